@@ -1,0 +1,1 @@
+"""trimtab steers a frozen language model at inference time."""

