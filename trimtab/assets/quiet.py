@@ -6,24 +6,20 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the progress bars, information and warnings of transformers and huggingface_hub inside a ``with`` block.
+    """Silence the progress bars and log lines of transformers and of the hub's client inside a ``with`` block.
 
     Example:
         >>> with quiet_transformers():
         ...     pass
     """
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
-    verbosity, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    logging.disable_progress_bar()  # the hub's bars too
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-        if hub_bars:
-            enable_progress_bars()

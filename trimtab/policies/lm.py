@@ -1,0 +1,333 @@
+"""LM: the leaf policy. A frozen causal LM, optionally with a LoRA adapter, optionally seen through a prompt view.
+
+Several LMs can share one trunk; loading a model or a guide twice re-uses the trunk that is in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from peft import LoraConfig, PeftConfig
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from trimtab.assets.models import built_in_models, get_model
+from trimtab.errors import ModelError, UsageError, VocabularyError
+from trimtab.policies.base import Leaf, Policy
+from trimtab.policies.trunk import Trunk
+from trimtab.policies.view import View
+from trimtab.policies.vocabulary import Vocabulary
+
+GUIDE_FILE = "trimtab.json"
+"""The file that makes a folder a guide folder."""
+
+_trunks: WeakValueDictionary[tuple[str, str, str], Trunk] = WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class LM(Leaf):
+    """A frozen causal LM as a policy.
+
+    Build it with :meth:`load`; equal LMs (same weights, adapter and view) merge in products whatever their names.
+
+    Args:
+        trunk: the base weights.
+        adapter: name of the adapter on the trunk, or None.
+        view: what it sees in place of the prompt.
+        label: what messages call it.
+    """
+
+    trunk: Trunk
+    adapter: str | None = None
+    view: View = field(default_factory=View)
+    label: str = field(default="lm", compare=False)
+
+    @staticmethod
+    def load(source: str | Path, *, dtype: str = "auto", device: str = "auto", name: str | None = None) -> LM:
+        """Load a built-in model, a local folder, a guide folder, or a model of the Hugging Face hub.
+
+        Args:
+            source: built-in name, path of a folder, or hub id.
+            dtype: "auto" (the dtype the weights are stored in), "float32", "bfloat16" or "float16".
+            device: "auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps".
+            name: what messages and expressions call it; the last part of the source by default.
+
+        Returns:
+            The LM. The weights are read once however often they are asked for.
+
+        Raises:
+            ModelError: there is no such model, it has no safetensors weights, or it asks to run code of its own.
+
+        Example:
+            >>> base = LM.load("smollm2-135m")  # doctest: +SKIP
+            >>> guide = LM.load("runs/demo/guide")  # doctest: +SKIP
+        """
+        label = name or Path(source).name
+        folder = Path(source)
+        if (folder / "adapter_config.json").is_file():
+            base = LM.load(_base_of(folder), dtype=dtype, device=device, name=label)
+            return base.with_adapter(folder)
+        return LM(_load_trunk(str(source), dtype, _device(device)), label=label)
+
+    @staticmethod
+    def of(model: PreTrainedModel, vocabulary: Vocabulary, *, name: str = "lm", cached: bool = True) -> LM:
+        """Wrap a model that is in memory already; ``cached=False`` runs the whole prefix at every step."""
+        return LM(Trunk(model, vocabulary, name, cached=cached), label=name)
+
+    def with_adapter(self, folder: str | Path) -> LM:
+        """Return this LM with the LoRA adapter of a guide or PEFT folder; the weights are shared, not copied.
+
+        Raises:
+            ModelError: the folder holds no safetensors adapter, or the adapter belongs to another base.
+        """
+        folder = Path(folder)
+        weights = load_adapter_weights(folder)
+        about = read_guide_file(folder)
+        expected = about.get("base", {}).get("identity")
+        if expected is not None and expected != self.trunk.identity:
+            raise ModelError(
+                given=f"the adapter {folder}, trained on {about['base'].get('source')} ({expected[:12]}), "
+                f"on the weights of {self.trunk.source} ({self.trunk.identity[:12]})",
+                expected="the very weights the adapter was trained on",
+                hint=f"load {about['base'].get('source')} as the base of this adapter",
+            )
+        _check_tokens(about.get("vocabulary"), self.trunk.vocabulary, folder)
+        name = f"a{_digest(folder)}"
+        if not self.trunk.has_adapter(name):
+            self.trunk.add_adapter(name, read_adapter_config(folder), weights)
+            if (control := folder / "control.safetensors").is_file():
+                table = load_file(control)["control.weight"]
+                self.trunk.add_control(name, len(table), seed=0).weight.data.copy_(table)
+        view = replace(self.view, control=0) if name in self.trunk.controls else self.view
+        return replace(self, adapter=name, view=view)
+
+    def with_prompt(self, text: str) -> LM:
+        """Return this LM seeing ``text`` before every prompt."""
+        ids = self.vocabulary.encode(text)
+        return replace(self, view=replace(self.view, prefix=tuple(ids), begin=self._begin()))
+
+    def with_system(self, text: str) -> LM:
+        """Return this LM seeing the prompt as a user's turn after a system prompt, in the model's own chat format.
+
+        Raises:
+            ModelError: its tokenizer has no chat template.
+        """
+        tokenizer = self.vocabulary.tokenizer
+        if tokenizer is None or not tokenizer.chat_template:
+            raise ModelError(
+                given=f"a system prompt for {self.name}",
+                expected="a tokenizer with a chat template",
+                hint="use with_prompt(text), or an instruction-tuned model",
+            )
+        seam = "\N{OBJECT REPLACEMENT CHARACTER}"
+        turns = [{"role": "system", "content": text}, {"role": "user", "content": seam}]
+        shown: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        before, after = shown.split(seam)
+        encode = tokenizer.backend_tokenizer.encode
+        ids = [tuple(encode(part, add_special_tokens=False).ids) for part in (before, after)]
+        return replace(self, view=replace(self.view, prefix=ids[0], suffix=ids[1], begin=self._begin()))
+
+    def with_control(self, control: int | None) -> LM:
+        """Return this LM starting from another of its adapter's learned control tokens; 0 is the best one."""
+        return replace(self, view=replace(self.view, control=control))
+
+    @property
+    def untouched(self) -> LM:
+        """The same weights and view without adapter."""
+        return replace(self, adapter=None, view=replace(self.view, control=None))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of its tokenizer."""
+        return self.trunk.vocabulary
+
+    @property
+    def reference(self) -> Policy:
+        """The untouched base: the same weights without adapter or view."""
+        return LM(self.trunk, label=self.label)
+
+    @property
+    def host(self) -> Trunk:
+        """Its trunk."""
+        return self.trunk
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.label
+
+    @property
+    def context_length(self) -> int | None:
+        """Longest sequence of the request it can read, in tokens, after what its view takes."""
+        return None if self.trunk.context_length is None else self.trunk.context_length - self.view.extra
+
+    def _begin(self) -> int | None:
+        tokenizer = self.vocabulary.tokenizer
+        begin: int | None = None if tokenizer is None else tokenizer.bos_token_id
+        return begin
+
+
+def read_guide_file(folder: Path) -> dict[str, Any]:
+    """Return what ``trimtab.json`` says of a guide folder; a plain PEFT folder has none and says nothing."""
+    path = folder / GUIDE_FILE
+    if not path.is_file():
+        return {}
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ModelError(
+            given=f"{path}, which is not JSON: {error}", expected="the file that training wrote", hint="train again"
+        ) from error
+    return about
+
+
+def read_adapter_config(folder: Path) -> LoraConfig:
+    """Return the shape of the LoRA adapter in a folder.
+
+    Raises:
+        ModelError: it is not a LoRA adapter.
+    """
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig):
+        raise ModelError(
+            given=f"the {config.peft_type} adapter {folder}",
+            expected="a LoRA adapter",
+            hint="convert it with peft's convert_to_lora, or merge it into its model",
+        )
+    config.inference_mode = True
+    return config
+
+
+def load_adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read an adapter's tensors.
+
+    Raises:
+        ModelError: there are none, or only pickled ones.
+    """
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        pickled = (folder / "adapter_model.bin").exists()
+        raise ModelError(
+            given=f"{folder}, " + ("which has only pickled weights" if pickled else "which has no adapter weights"),
+            expected="adapter_model.safetensors",
+            hint="save the adapter as safetensors; trimtab never unpickles" if pickled else "check the path",
+        )
+    return load_file(path)
+
+
+def _load_trunk(source: str, dtype: str, device: str) -> Trunk:
+    """Read a model's weights, or return the trunk that already holds them."""
+    built_in = source in {model.name for model in built_in_models()}
+    path = str(get_model(source)) if built_in else source
+    where = str(Path(path).resolve()) if Path(path).is_dir() else path
+    key = (where, dtype, device)
+    if (trunk := _trunks.get(key)) is not None:
+        return trunk
+    if Path(path).is_dir():
+        _check_folder(Path(path))
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            given=f"the model {source!r}, which cannot be loaded: {str(error).strip().splitlines()[0]}",
+            expected=f"a built-in name ({', '.join(m.name for m in built_in_models())}), a folder with config.json, "
+            "safetensors weights and a tokenizer, or a hub id that can be reached",
+            hint="run `trimtab models` to see the built-in ones, or check the path",
+        ) from error
+    vocabulary = Vocabulary.of_tokenizer(
+        tokenizer, columns=model.get_output_embeddings().weight.shape[0], end_ids=_end_ids(model, tokenizer)
+    )
+    trunk = Trunk(model.to(device), vocabulary, source if built_in else where)
+    _trunks[key] = trunk
+    return trunk
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse folders without weights, with only pickled ones, or that ask to run their own code."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            given=f"the folder {folder}, which has no config.json",
+            expected="a transformers model folder or a guide folder",
+            hint="check the path",
+        )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" in config:
+        raise ModelError(
+            given=f"{folder}/config.json, which asks to run code that comes with the model",
+            expected="an architecture that transformers knows",
+            hint="trimtab never runs a model's own code; convert the model, or use a version transformers supports",
+        )
+    if not list(folder.glob("*.safetensors")):
+        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
+        raise ModelError(
+            given=f"{folder}, "
+            + (f"which has only pickled weights ({pickled[0].name})" if pickled else "without weights"),
+            expected="weights in safetensors",
+            hint="convert them with transformers' save_pretrained; trimtab never unpickles"
+            if pickled
+            else "check the path, or download the model again",
+        )
+
+
+def _base_of(folder: Path) -> str:
+    """Return where an adapter's base comes from."""
+    about = read_guide_file(folder)
+    source: str | None = about.get("base", {}).get("source") or read_adapter_config(folder).base_model_name_or_path
+    if not source:
+        raise ModelError(
+            given=f"the adapter {folder}, which does not say what its base is",
+            expected="base_model_name_or_path in adapter_config.json",
+            hint="load the base yourself and use base.with_adapter(folder)",
+        )
+    return source
+
+
+def _check_tokens(fingerprint: str | None, vocabulary: Vocabulary, folder: Path) -> None:
+    if fingerprint is not None and fingerprint != vocabulary.fingerprint:
+        raise VocabularyError(
+            given=f"the guide {folder} with tokenizer {fingerprint[:12]} on a model with {vocabulary.fingerprint[:12]}",
+            expected="the tokenizer the guide was trained with",
+            hint="use the guide's own base",
+        )
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Collect the ids that end an answer, from the generation settings and the tokenizer."""
+    settings = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = settings if isinstance(settings, list) else [settings]
+    return frozenset(int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None)
+
+
+def _digest(folder: Path) -> str:
+    """Name an adapter by its content, so that a retrained one is never mistaken for its predecessor."""
+    digest = hashlib.sha256()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "control.safetensors"):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _device(device: str) -> str:
+    """Resolve "auto".
+
+    Raises:
+        UsageError: torch does not know the device.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.device(device))
+    except RuntimeError as error:
+        raise UsageError(
+            given=f"the device {device!r}", expected="auto, cpu, cuda, cuda:N or mps", hint=str(error)
+        ) from error
