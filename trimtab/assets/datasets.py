@@ -126,7 +126,7 @@ def read_reviews(file: Path, source: Source, split: Split) -> Reviews:
 def openings(texts: tuple[str, ...]) -> list[str]:
     """Return the first 4 to 8 words of each text, as many as its hash says, every opening once.
 
-    Texts of fewer words, or with markup among these words, are left out.
+    Texts of fewer than 4 words, or with markup among these words, are left out.
 
     Args:
         texts: whole reviews.
@@ -138,7 +138,8 @@ def openings(texts: tuple[str, ...]) -> list[str]:
         >>> openings(("A film that I would not miss for the world.",))
         ['A film that I would not miss']
     """
-    found = (" ".join(text.split()[: 4 + _hash(text) % 5]) for text in texts)
+    # The remainder by 5 chose the split; the quotient is independent of it.
+    found = (" ".join(text.split()[: 4 + _hash(text) // 5 % 5]) for text in texts)
     return list(dict.fromkeys(opening for opening in found if opening.count(" ") >= 3 and "<" not in opening))
 
 

@@ -72,7 +72,7 @@ def _dense_weights(reader: "GGUFReader") -> "dict[str, torch.Tensor]":
     }
     weights = {}
     for tensor in reader.tensors:
-        weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type)).to(torch.bfloat16)
+        weight = torch.tensor(dequantize(tensor.data, tensor.tensor_type), dtype=torch.bfloat16)
         match tensor.name.split("."):
             case ["blk", layer, module, "weight"]:
                 if module in heads:

@@ -7,7 +7,7 @@ binds the knobs; each row may bind its own values.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,6 +18,13 @@ from trimtab.errors import KnobError
 
 KnobValues: TypeAlias = Mapping[str, Tensor]
 """Knob name to the value of each row, shape (B,), float32."""
+
+
+MAX_TERMS = 64
+"""Most terms of an exponent: products of sums grow exponentially, and expressions may come from strangers."""
+
+MAX_DEGREE = 16
+"""Most knobs multiplied in one term of an exponent."""
 
 
 class _Arithmetic:
@@ -165,34 +172,49 @@ class Exponent(_Arithmetic):
 
     def __str__(self) -> str:
         text = ""
-        for names, coefficient in self.terms:
-            factors = [f"{abs(coefficient):g}"] if abs(coefficient) != 1.0 or not names else []
-            sign = "-" if coefficient < 0 else "+"
-            text += f" {sign} " + " * ".join([*factors, *(knob.name for knob in names)])
-        return (
-            text.removeprefix(" + ").replace(" - ", "-", 1)
-            if text.startswith(" - ")
-            else text.removeprefix(" + ") or "0"
-        )
+        for knobs, coefficient in self.terms:
+            names = [knob.name for knob in knobs]
+            factors = names if names and abs(coefficient) == 1.0 else [number_text(abs(coefficient)), *names]
+            text += (" - " if coefficient < 0 else " + ") + " * ".join(factors)
+        if text.startswith(" - "):
+            return "-" + text.removeprefix(" - ")
+        return text.removeprefix(" + ") or "0"
 
 
 Scalar: TypeAlias = float | Knob | Exponent
 
 
+def number_text(value: float) -> str:
+    """Write a number so that reading it gives the same number: 2.0 as "2", 0.1 as "0.1"."""
+    return repr(float(value)).removesuffix(".0")
+
+
 def _canonical(sums: dict[tuple[Knob, ...], float]) -> Exponent:
     """Drop zero terms and put the others in one order, so that equal polynomials compare equal."""
-    terms = [(names, coefficient) for names, coefficient in sums.items() if coefficient]
+    terms = [(knobs, coefficient) for knobs, coefficient in sums.items() if coefficient]
+    if len(terms) > MAX_TERMS or any(len(knobs) > MAX_DEGREE for knobs, _ in terms):
+        raise KnobError(
+            given=f"an exponent of {len(terms)} terms with up to {max(len(knobs) for knobs, _ in terms)} knobs each",
+            expected=f"at most {MAX_TERMS} terms of at most {MAX_DEGREE} knobs",
+            hint="multiply fewer sums of knobs, or use one knob in their place",
+        )
+    if not all(math.isfinite(coefficient) for _, coefficient in terms):
+        raise KnobError(
+            given="an exponent that overflows when multiplied out",
+            expected="finite coefficients",
+            hint="use smaller numbers",
+        )
     return Exponent(tuple(sorted(terms, key=lambda term: [knob.name for knob in term[0]])))
 
 
-def declared_knobs(exponents: Sequence[Exponent]) -> tuple[Knob, ...]:
-    """Collect the knobs of several exponents in name order.
+def declared_knobs(knobs: Iterable[Knob]) -> tuple[Knob, ...]:
+    """Collect knobs, each once, in name order.
 
     Raises:
         KnobError: one name stands for two different knobs.
     """
     found: dict[str, Knob] = {}
-    for knob in (knob for exponent in exponents for knob in sorted(exponent.knobs, key=lambda knob: knob.name)):
+    for knob in knobs:
         if found.setdefault(knob.name, knob) != knob:
             raise KnobError(
                 given=f"two different knobs named {knob.name!r}: {found[knob.name]!r} and {knob!r}",

@@ -41,8 +41,11 @@ class Product(Policy):
     base: Policy
 
     @staticmethod
-    def of(factors: Sequence[tuple[Policy, Scalar]]) -> Product:
+    def of(factors: Sequence[tuple[Policy, Scalar]]) -> Policy:
         """Multiply policies, flattening products and merging equal factors.
+
+        Returns:
+            The product, or the first policy itself where nothing else is left, so ``base * guide ** 0 == base``.
 
         Raises:
             VocabularyError: the policies speak different tokens.
@@ -53,9 +56,14 @@ class Product(Policy):
             inner = policy.factors if isinstance(policy, Product) else ((policy, Exponent.of(1.0)),)
             for factor, exponent in inner:
                 flat[factor] = flat.get(factor, Exponent.of(0.0)) + exponent * Exponent.of(outer)
-        product = Product(tuple((p, e) for p, e in flat.items() if e.terms), factors[0][0])
-        declared_knobs([exponent for _, exponent in product.factors])
-        _ = product.vocabulary
+        reduce(common_vocabulary, (policy.vocabulary for policy, _ in factors))
+        first = factors[0][0]
+        base = first.base if isinstance(first, Product) else first
+        kept = tuple((policy, exponent) for policy, exponent in flat.items() if exponent.terms)
+        if kept == ((base, Exponent.of(1.0)),):
+            return base
+        product = Product(kept, base)
+        _ = product.knobs  # refuses two knobs of one name
         return product
 
     @property
@@ -66,8 +74,7 @@ class Product(Policy):
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """The knobs of its exponents and of its factors."""
-        inner = [Exponent.of(knob) for policy, _ in self.factors for knob in policy.knobs]
-        return declared_knobs([*(exponent for _, exponent in self.factors), *inner])
+        return declared_knobs(knob for policy, exponent in self.factors for knob in (*exponent.knobs, *policy.knobs))
 
     @property
     def reference(self) -> Policy:
@@ -90,31 +97,42 @@ class Product(Policy):
             for policy, exponent in self.factors
             if not exponent.is_zero(knobs)
         ]
-        if not weighted:
+        if _any_row_empty([exponent for _, _, exponent in weighted]):
             raise PolicyError(
                 given=f"the product {self} with every exponent 0",
-                expected="at least one factor with another exponent",
+                expected="at least one factor with another exponent in every row",
                 hint="keep the base's exponent away from 0 when the guides' are 0",
             )
-        if len(weighted) == 1 and isinstance(weighted[0][2], float) and weighted[0][2] == 1.0:
-            return weighted[0][1]  # bit for bit the factor itself, which is normalised already
-        size = min(log_probs.shape[-1] for _, log_probs, _ in weighted)
-        scores = _sum([(log_probs[..., :size], exponent) for _, log_probs, exponent in weighted])
-        log_normaliser = scores.logsumexp(-1, keepdim=True)
+        size = self.vocabulary.size
+        log_probs, exponent = weighted[0][1:]
+        if len(weighted) == 1 and isinstance(exponent, float) and exponent == 1.0 and log_probs.shape[-1] == size:
+            normalised, log_normaliser = log_probs, log_probs.amax(-1)  # bit for bit the factor itself
+        else:
+            scores = _sum([(log_probs[..., :size], exponent) for _, log_probs, exponent in weighted])
+            log_normaliser = scores.logsumexp(-1, keepdim=True)
+            normalised = scores - log_normaliser
         if not bool(torch.isfinite(log_normaliser).all()):
             raise _diagnosis(self, weighted)
-        return scores - log_normaliser
+        return normalised
 
     def __str__(self) -> str:
-        text = ""
+        kept = [policy for policy, _ in self.factors]
+        text = "" if kept[:1] == [self.base] else f"{self.base}^0"  # divided out, it is still what KL is measured from
         for policy, exponent in self.factors:
             inverse = exponent.constant is not None and exponent.constant < 0 and text != ""
             shown = -exponent if inverse else exponent
-            inner = str(policy) if isinstance(policy, Leaf) else f"({policy})"
-            body = str(shown) if len(shown.terms) == 1 and "*" not in str(shown) else f"({shown})"
-            text += (" / " if inverse else " * " if text else "") + inner
-            text += "" if shown.constant == 1.0 else f"^{body}"
+            simple = len(shown.terms) == 1 and "*" not in str(shown)
+            text += (" / " if inverse else " * " if text else "") + str(policy)
+            text += "" if shown.constant == 1.0 else f"^{shown}" if simple else f"^({shown})"
         return text
+
+
+def _any_row_empty(exponents: Sequence[Tensor | float]) -> bool:
+    """Return whether no factor is left in some row; a number here is never 0, tensors are of shape (B,)."""
+    per_row = [exponent != 0 for exponent in exponents if isinstance(exponent, Tensor)]
+    if len(per_row) < len(exponents):
+        return False
+    return not per_row or not bool(torch.stack(per_row).any(0).all())
 
 
 def _sum(weighted: Sequence[tuple[Tensor, Tensor | float]]) -> Tensor:
@@ -149,5 +167,5 @@ def _diagnosis(product: Product, weighted: Sequence[tuple[Policy, Tensor, Tensor
     return PolicyError(
         given=f"factors of {product} that leave no possible token",
         expected="at least one token that every factor with a positive exponent allows",
-        hint="widen the supports, for instance a larger top_p in within(...)",
+        hint="widen the supports, for instance a larger top_p in within(...), or use smaller exponents",
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
@@ -124,6 +124,11 @@ class Trunk:
         assert self._peft is not None
         config: LoraConfig = self._peft.peft_config[name]
         return config
+
+    def adapter_weights(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors of an adapter under the names that PEFT files use."""
+        weights = get_peft_model_state_dict(self._peft, adapter_name=name)
+        return {key: tensor.contiguous() for key, tensor in weights.items()}
 
     def add_control(self, name: str, count: int, *, seed: int) -> nn.Embedding:
         """Give an adapter learned control embeddings, drawn from the mean and spread of the model's own embeddings.

@@ -1,0 +1,128 @@
+"""Writing a guide folder: a standard PEFT or transformers folder, plus what trimtab knows of it and a model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save_file
+
+import trimtab
+from trimtab.policies.lm import GUIDE_FILE
+from trimtab.training.config import TrainConfig
+from trimtab.training.trainee import Trainee
+
+
+def write_guide(folder: Path, trainee: Trainee, config: TrainConfig, numbers: Mapping[str, Any]) -> Path:
+    """Write the guide and, beside it, the policy file that uses it.
+
+    Args:
+        folder: where to; an older guide there is replaced once the new one is whole.
+        trainee: what was trained.
+        config: how.
+        numbers: metrics of the last step.
+
+    Returns:
+        The folder.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _write_weights(partial, trainee)
+    about = {
+        "trimtab": trimtab.__version__,
+        "kind": "adapter" if trainee.guide.adapter else "lm",
+        "base": {"source": trainee.untrained.trunk.source, "identity": trainee.untrained.trunk.identity},
+        "tailors": {"source": config.base, "approximated_by": config.approximate_base},
+        "vocabulary": trainee.guide.vocabulary.fingerprint,
+        "policy": expression(config),
+        "strength": config.strength,
+        "trained": config.model_dump(mode="json"),
+        "last_step": dict(numbers),
+    }
+    (partial / GUIDE_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (partial / "README.md").write_text(model_card(config, numbers), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    policy_file = folder.with_name("policy.yaml")
+    policy_file.write_text(yaml.safe_dump(_policy_file(config, folder), sort_keys=False), encoding="utf-8")
+    return folder
+
+
+def expression(config: TrainConfig) -> str:
+    """Return the policy that was trained, as text with a knob for the strength.
+
+    Example:
+        >>> expression(TrainConfig(form="raw")), expression(TrainConfig())
+        ('base * guide^strength', 'base * (guide / base)^strength')
+    """
+    if config.form == "raw":
+        return "base * guide^strength"
+    untrained = "base" if config.adapter.base is None and config.approximate_base is None else "untrained"
+    return f"base * (guide / {untrained})^strength"
+
+
+def model_card(config: TrainConfig, numbers: Mapping[str, Any]) -> str:
+    """Return the README of a guide folder."""
+    algorithm = config.algorithm.name.upper() if config.algorithm.name == "grpo" else "Quark"
+    measured = "\n".join(
+        f"| {label} | {numbers[key]:.3f} |"
+        for key, label in (
+            ("reward", "training reward, mean of the last step"),
+            ("kl", "KL to the base, nats per token"),
+            ("entropy", "entropy, nats per token"),
+            ("distinct_2", "distinct-2 of the last step's answers"),
+        )
+        if key in numbers
+    )
+    return f"""---
+base_model: {config.adapter.base or config.base}
+library_name: trimtab
+tags: [trimtab, policy-adapter, {config.algorithm.name}]
+---
+# A policy adapter for {config.base}
+
+It steers `{config.base}` at inference time; the model's own weights stay as they are:
+
+    trimtab generate ../policy.yaml "The film was" --knob strength=1
+
+The policy is `{expression(config)}`, trained at strength {config.strength:g} with {algorithm} against the reward
+`{config.reward}`. Larger strengths steer harder; 0 is the base.
+
+| measured on training prompts | |
+|---|---|
+{measured}
+
+These numbers come from the reward it was trained on. Judge it with a scorer that training never saw: `trimtab eval`.
+"""
+
+
+def _write_weights(folder: Path, trainee: Trainee) -> None:
+    guide, trunk = trainee.guide, trainee.guide.trunk
+    if guide.adapter is None:
+        trunk.model.save_pretrained(folder)
+        guide.vocabulary.tokenizer.save_pretrained(folder)
+    else:
+        config = trunk.adapter_config(guide.adapter)
+        config.base_model_name_or_path = trunk.source
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+        save_file(trunk.adapter_weights(guide.adapter), folder / "adapter_model.safetensors")
+    if (control := trunk.controls.get(guide.adapter or "")) is not None:
+        save_file({"control.weight": control.weight.detach().contiguous()}, folder / "control.safetensors")
+
+
+def _policy_file(config: TrainConfig, guide: Path) -> dict[str, Any]:
+    models = {"base": config.base, "guide": guide.name}
+    text = expression(config)
+    if "untrained" in text:
+        models["untrained"] = config.adapter.base or str(config.approximate_base)
+    return {
+        "models": models,
+        "knobs": {"strength": {"default": config.strength, "min": 0.0, "max": 3.0}},
+        "policy": text,
+    }

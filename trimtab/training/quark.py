@@ -1,0 +1,104 @@
+"""Quark: quantised reward conditioning of the tailored policy (Lu et al. 2022, arXiv 2205.13636; with a product, IPA,
+Lu et al. 2023, arXiv 2305.15065).
+
+The pool of scored answers only grows. At every refresh it is sorted again and cut into equal quantiles, the remainder
+going to the worst; each quantile has a control token, which only the adapter's stream sees. The loss is
+-log pi(y | r_k, x) + beta KL(pi || base) - gamma H(pi) per token. The first answers come from the base alone, later ones
+from the tailored policy behind the best control token. Deviation: answers have no top-p cut unless the run asks for one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trimtab.rewards.reward import Reward
+from trimtab.training.batch import Batch
+from trimtab.training.config import QuarkConfig, RolloutConfig
+from trimtab.training.rollouts import Rollout, collect
+from trimtab.training.trainee import Trainee
+
+
+class Quark:
+    """Sorts what it has sampled so far into quantiles and imitates each behind its own control token.
+
+    Args:
+        trainee: what is trained; its guide has ``config.quantiles`` control tokens.
+        rows: training prompts with their columns.
+        reward: scores answers.
+        config: of the algorithm.
+        rollout: how answers are sampled.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        rows: Sequence[dict[str, Any]],
+        reward: Reward,
+        config: QuarkConfig,
+        rollout: RolloutConfig,
+        seed: int,
+    ) -> None:
+        self._trainee, self._rows, self._reward = trainee, rows, reward
+        self._config, self._rollout, self._seed = config, rollout, seed
+        self._pool: list[Rollout] = []
+        self._latest: list[Rollout] = []
+
+    def batches(self, number: int) -> list[Batch]:
+        """Refresh the pool when it is time, then draw a batch from it."""
+        order = random.Random(f"{self._seed} {number}")
+        if number % self._config.explore_every == 0:
+            rows = order.sample(self._rows, min(self._config.explore_prompts, len(self._rows)))
+            policy = self._trainee.policy(0) if number else self._trainee.reference
+            self._latest = collect(policy, rows, self._reward, self._rollout, n=1, seed=order.getrandbits(63))
+            self._pool += self._latest
+        labels = quantiles([rollout.reward for rollout in self._pool], self._config.quantiles)
+        drawn = order.choices(range(len(self._pool)), k=self._config.rows)
+        drawn.sort(key=lambda i: labels[i])  # equal control tokens are prefilled together
+        rollouts = tuple(self._pool[i] for i in drawn)
+        return [Batch(rollouts, torch.zeros(len(drawn)), tuple(labels[i] for i in drawn))]
+
+    def objective(self, log_probs: Tensor, batch: Batch) -> Tensor:
+        """Return the negative log-likelihood of every token, (B, T)."""
+        return -log_probs
+
+    def state(self) -> list[Rollout]:
+        """Return the pool."""
+        return self._pool
+
+    def restore(self, rollouts: list[Rollout]) -> None:
+        """Take the pool back."""
+        self._pool = rollouts
+        self._latest = rollouts[-self._config.explore_prompts :]
+
+    @property
+    def latest(self) -> list[Rollout]:
+        """The answers sampled last."""
+        return self._latest
+
+
+def quantiles(rewards: Sequence[float], count: int) -> list[int]:
+    """Label each reward with its quantile: 0 for the best, equal sizes, the remainder in the worst.
+
+    Args:
+        rewards: one number an answer.
+        count: number of quantiles.
+
+    Returns:
+        A label from 0 to count - 1 for each reward; ties keep their order.
+
+    Example:
+        >>> quantiles([0.1, 0.9, 0.5, 0.4, 0.3], count=2)  # two of five are best, the remainder is worst
+        [1, 0, 0, 1, 1]
+    """
+    size = max(1, len(rewards) // count)
+    ranked = sorted(range(len(rewards)), key=lambda i: -rewards[i])
+    labels = [0] * len(rewards)
+    for rank, i in enumerate(ranked):
+        labels[i] = min(rank // size, count - 1)
+    return labels

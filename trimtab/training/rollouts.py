@@ -1,0 +1,94 @@
+"""Rollouts: answers sampled from the policy being trained, scored, as one typed value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trimtab.decoding.pool import Request, Settings, decode
+from trimtab.decoding.sampling import Sampling
+from trimtab.policies.base import Policy
+from trimtab.rewards.reward import Reward, score
+from trimtab.training.config import RolloutConfig
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One scored answer.
+
+    Args:
+        prompt: token ids of the prompt.
+        completion: token ids of the answer, end token included.
+        log_probs: of the answer's tokens under the policy that sampled them, in nats.
+        reward: its score.
+    """
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    reward: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """Answers side by side: token ids and mask, both (B, T); masked tokens are 0."""
+
+    tokens: Tensor
+    mask: Tensor
+
+    @staticmethod
+    def of(completions: Sequence[Sequence[int]]) -> Block:
+        """Align completions to the left."""
+        width = max(len(completion) for completion in completions)
+        tokens = torch.tensor([[*completion, *[0] * (width - len(completion))] for completion in completions])
+        lengths = torch.tensor([len(completion) for completion in completions])
+        return Block(tokens, torch.arange(width) < lengths[:, None])
+
+
+def collect(
+    policy: Policy,
+    rows: Sequence[dict[str, Any]],
+    reward: Reward,
+    config: RolloutConfig,
+    *,
+    n: int,
+    seed: int,
+) -> list[Rollout]:
+    """Sample n answers to every prompt and score them.
+
+    Args:
+        policy: what to sample from.
+        rows: prompts, with the columns that the reward receives.
+        reward: scores answers.
+        config: lengths and sampling settings.
+        n: answers a prompt.
+        seed: of the sampling.
+
+    Returns:
+        ``n`` rollouts a prompt, next to each other, in the order of the prompts.
+
+    Raises:
+        RewardError: the reward raised or did not return one finite number an answer.
+    """
+    settings = Settings(
+        sampling=Sampling(temperature=config.temperature, top_p=config.top_p),
+        min_new_tokens=config.min_new_tokens,
+        max_new_tokens=config.max_new_tokens,
+        seed=seed,
+        metered=False,  # the loss measures the exact KL of the same tokens
+    )
+    encoded = [tuple(policy.vocabulary.encode(row["prompt"])) for row in rows]
+    requests = [Request(ids, n, occurrence=encoded[:i].count(ids)) for i, ids in enumerate(encoded)]
+    decoded = decode(policy, requests, settings)
+    repeated = [row for row in rows for _ in range(n)]
+    columns = {name: [row[name] for row in repeated] for name in rows[0] if name != "prompt"}
+    texts = [policy.vocabulary.decode(answer.tokens) for answer in decoded]
+    rewards = score(reward, [row["prompt"] for row in repeated], texts, columns)
+    return [
+        Rollout(answer.request.prompt, tuple(answer.tokens), tuple(answer.log_probs), value)
+        for answer, value in zip(decoded, rewards, strict=True)
+    ]
