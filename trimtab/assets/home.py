@@ -29,7 +29,7 @@ def home() -> Path:
     """Return the folder of everything trimtab keeps: ``$TRIMTAB_HOME``, or ``trimtab`` in the user's cache directory.
 
     Returns:
-        An absolute path. The folder is made by the first thing that is stored in it, so a complete home may be read-only.
+        An absolute path. The first thing stored there makes the folder, so a complete home may be read-only.
 
     Example:
         >>> home().is_absolute()
@@ -105,6 +105,7 @@ def make_once(target: Path, build: Callable[[Path], None]) -> Path:
             shutil.rmtree(room, ignore_errors=True)
             room.mkdir()
             build(room)
+            _share(room)
             room.rename(target)
         except OSError as error:
             raise AssetError(
@@ -115,3 +116,10 @@ def make_once(target: Path, build: Callable[[Path], None]) -> Path:
         finally:
             shutil.rmtree(room, ignore_errors=True)
     return target
+
+
+def _share(folder: Path) -> None:
+    """Let whoever may read the folder read its files: safetensors leaves its own to their owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(folder.stat().st_mode & 0o666)

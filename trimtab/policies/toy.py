@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trimtab.errors import ConfigError
 from trimtab.policies.base import Leaf, Policy, Prompt
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -86,9 +87,13 @@ class Table(Leaf):
             table: suffix (words split at spaces, "" for any) to the probability of each next word.
             end: the word that ends an answer.
             name: what messages call it.
+
+        Raises:
+            ConfigError: a row is not a distribution, a suffix holds a word without probability, or "" has no row.
         """
         words = list(dict.fromkeys(word for row in table.values() for word in row))
         vocabulary = Vocabulary.of_pieces(words, end=end)
+        _check(table, words)
         rows = [
             (tuple(words.index(word) for word in suffix.split()), tuple(row.get(word, 0.0) for word in words))
             for suffix, row in table.items()
@@ -121,7 +126,7 @@ class Table(Leaf):
         for suffix, probabilities in self.rows:
             if tuple(prefix[len(prefix) - len(suffix) :]) == suffix:
                 return torch.tensor(probabilities, dtype=torch.float64).log().float()
-        raise KeyError(tuple(prefix))
+        raise AssertionError("a table has a row for the empty suffix")
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -147,3 +152,21 @@ class Table(Leaf):
     def context_length(self) -> int | None:
         """A table reads any length."""
         return None
+
+
+def _check(table: Mapping[str, Mapping[str, float]], words: Sequence[str]) -> None:
+    """Refuse a table that is not a policy; NaN passes, so that tests can see what a broken factor does."""
+    for suffix, row in table.items():
+        unknown = [word for word in suffix.split() if word not in words]
+        if unknown or min(row.values()) < 0 or abs(sum(row.values()) - 1.0) > 1e-4:
+            raise ConfigError(
+                given=f"the row {suffix!r}: {dict(row)}",
+                expected=f"a suffix of the words {list(words)}, and probabilities that sum to 1",
+                hint="repair that row",
+            )
+    if "" not in table:
+        raise ConfigError(
+            given=f"a table with rows for {list(table)} only",
+            expected='a row for the suffix "", which stands for everything else',
+            hint='add {"": {...}}',
+        )

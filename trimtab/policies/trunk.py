@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ class Trunk:
         self._lock = threading.RLock()
         self._accepts = frozenset(inspect.signature(model.forward).parameters)
         self._embeddings = model.get_input_embeddings()
-        self._cached = cached and self._keeps_key_values()
+        self.keeps_cache = cached and self._keeps_key_values()
 
     @property
     def device(self) -> torch.device:
@@ -97,10 +98,13 @@ class Trunk:
             ModelError: the adapter does not fit on these weights.
         """
         try:
-            if self._peft is None:
-                self._peft = PeftModel(self.model, config, adapter_name=name)
-            else:
-                self._peft.add_adapter(name, config)
+            with warnings.catch_warnings():
+                # peft reads an attribute that transformers has renamed; both still work.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                if self._peft is None:
+                    self._peft = PeftModel(self.model, config, adapter_name=name)
+                else:
+                    self._peft.add_adapter(name, config)
             if weights is not None:
                 loaded = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
                 if loaded.unexpected_keys:
@@ -204,7 +208,7 @@ class Trunk:
         if keep == 0:
             width = self.model.get_output_embeddings().weight.shape[0]
             return block.new_zeros((len(block), 0, width), dtype=torch.float32), grown
-        cache = DynamicCache(rows.layers if tokens is not None else None) if self._cached else None
+        cache = DynamicCache(rows.layers if tokens is not None else None) if self.keeps_cache else None
         arguments = self._arguments(block, grown, cache, keep, adapter)
         output = self.model(**arguments)
         layers = tuple((layer.keys, layer.values) for layer in cache.layers) if cache is not None else None
@@ -251,7 +255,7 @@ class Trunk:
         tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=self.device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         mask = torch.arange(width, device=self.device) >= (width - lengths)[:, None]
-        return Rows(tokens, mask, () if self._cached else None, any(len(prompt) < width for prompt in prompts))
+        return Rows(tokens, mask, () if self.keeps_cache else None, any(len(prompt) < width for prompt in prompts))
 
     def _activate(self, adapter: str | None) -> None:
         """Make one adapter (or none) the one that the next forward uses, without touching who is trained."""

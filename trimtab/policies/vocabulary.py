@@ -45,7 +45,17 @@ class Vocabulary:
         Args:
             pieces: one text a token, without spaces.
             end: the piece that ends an answer, if any.
+
+        Raises:
+            VocabularyError: there are no pieces, two are equal, one is not one word, or ``end`` is none of them.
         """
+        words = all(len(piece.split()) == 1 for piece in pieces)
+        if not pieces or not words or len(set(pieces)) < len(pieces) or end not in (None, *pieces):
+            raise VocabularyError(
+                given=f"the pieces {list(pieces)} with the end {end!r}",
+                expected="at least one piece, all different and without spaces, the end among them",
+                hint="repair the list of words",
+            )
         end_ids = frozenset() if end is None else frozenset([list(pieces).index(end)])
         return cls(
             len(pieces), _fingerprint(dict(zip(pieces, range(len(pieces)), strict=True))), None, tuple(pieces), end_ids

@@ -1,0 +1,124 @@
+"""What is measured on answers, as pure functions: diversity, repetition, perplexity and KL.
+
+Nothing here knows where answers come from. Sums run over all tokens of all answers, so long answers count more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import torch
+
+from trimtab.decoding.answer import Answer
+from trimtab.policies.base import Policy, sequence_log_probs
+
+
+def distinct_n(answers: Sequence[str | Sequence[int]], n: int) -> float:
+    """Return the share of different n-grams among all n-grams of all answers.
+
+        distinct_n = |set of n-grams| / number of n-grams
+
+    It falls as the number of answers grows, so compare it at equal numbers and lengths only.
+
+    Args:
+        answers: texts, which are split into words at white space, or token ids.
+        n: length of the n-grams, at least 1.
+
+    Returns:
+        From 0 to 1; 0 when no answer is n long.
+
+    Example:
+        >>> distinct_n(["a b a b", "a b"], 2)  # ab ba ab, ab: 2 different ones of 4
+        0.5
+
+    Reference: Li et al. 2016 (arXiv 1510.03055), who divide by the number of words rather than of n-grams.
+    """
+    grams = Counter(gram for answer in answers for gram in _grams(answer, n))
+    return len(grams) / grams.total() if grams else 0.0
+
+
+def repetition(answers: Sequence[str | Sequence[int]], n: int = 3) -> float:
+    """Return the mean over answers of the share of n-grams that the same answer already held.
+
+        repetition = mean over answers of (1 - |set of n-grams| / number of n-grams)
+
+    Args:
+        answers: texts, which are split into words at white space, or token ids.
+        n: length of the n-grams.
+
+    Returns:
+        From 0 to 1; an answer shorter than n counts as 0.
+
+    Example:
+        >>> repetition(["a b a b", "a b"], 2)  # the first repeats 1 of its 3 bigrams, the second none
+        0.16666666666666666
+    """
+    shares = [1 - distinct_n([answer], n) if _grams(answer, n) else 0.0 for answer in answers]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def perplexity(log_probs: Sequence[Sequence[float]]) -> float:
+    """Return the exponential of the mean negative log-probability over all tokens.
+
+        perplexity = exp(-sum of log_probs / number of tokens)
+
+    Args:
+        log_probs: log-probability of every token of every answer, in nats.
+
+    Returns:
+        At least 1; infinite when some token was impossible or the mean is beyond what a float holds.
+
+    Example:
+        >>> round(perplexity([[math.log(0.5)], [math.log(0.125), math.log(0.125)]]), 4)  # 2^((1 + 3 + 3) / 3)
+        5.0397
+    """
+    values = [value for row in log_probs for value in row]
+    mean = -sum(values) / len(values)
+    return math.exp(mean) if mean < 709 else math.inf
+
+
+def perplexity_under(policy: Policy, answers: Sequence[Answer], *, rows: int = 32) -> float:
+    """Return the perplexity of answers under another policy, which reads prompts and answers once.
+
+    Args:
+        policy: what the answers are surprising to; over the tokens the answers are made of.
+        answers: at least one. Under their own reference, ``perplexity`` of their ``reference_log_probs`` is the same
+            number without a forward pass.
+        rows: answers a forward pass.
+
+    Returns:
+        As ``perplexity``.
+
+    Example:
+        >>> from trimtab.policies.toy import Table
+        >>> coin = Table.of({"": {"heads": 0.5, "tails": 0.5}})
+        >>> round(perplexity_under(coin, coin.generate("heads", max_new_tokens=3, seed=0)), 4)
+        2.0
+    """
+    found: list[list[float]] = []
+    with torch.inference_mode():
+        for start in range(0, len(answers), rows):
+            batch = answers[start : start + rows]
+            prompts = [policy.vocabulary.encode(answer.prompt) for answer in batch]
+            log_probs = sequence_log_probs(policy, prompts, [answer.token_ids for answer in batch])
+            found += [row.tolist() for row in log_probs]
+    return perplexity(found)
+
+
+def mean_kl(answers: Sequence[Answer]) -> float:
+    """Return the mean over all generated tokens of the exact KL(policy || reference), in nats per token."""
+    values = [value for answer in answers for value in answer.kl]
+    return sum(values) / len(values)
+
+
+def mean_length(answers: Sequence[Answer]) -> float:
+    """Return the mean number of tokens an answer has."""
+    return sum(len(answer.token_ids) for answer in answers) / len(answers)
+
+
+def _grams(answer: str | Sequence[int], n: int) -> list[tuple[Hashable, ...]]:
+    """List the n-grams of one answer in order."""
+    items: Sequence[Hashable] = answer.split() if isinstance(answer, str) else answer
+    return [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]
