@@ -17,7 +17,7 @@ TrimtabError
 
 
 class TrimtabError(Exception):
-    """What trimtab raises for anything a user can repair: what was ``given``, what was ``expected``, what to ``hint`` at.
+    """What trimtab raises for anything a user can repair: what was given, expected, and to try.
 
     Args:
         given: what the caller passed or what was found.

@@ -27,7 +27,9 @@ from trimtab.policies.vocabulary import Vocabulary
 Prompts = Sequence[Prompt]
 
 
-def tiny_lm(size: int = 13, *, seed: int = 0, name: str = "tiny", cached: bool = True, columns: int | None = None) -> LM:
+def tiny_lm(
+    size: int = 13, *, seed: int = 0, name: str = "tiny", cached: bool = True, columns: int | None = None
+) -> LM:
     """Return a real transformer of a few thousand random weights over a toy vocabulary.
 
     Args:
@@ -110,7 +112,10 @@ def check_interpolation_is_ratio(
     """DeRa's ``reference ** (1 - lam) * aligned ** lam`` is emulated fine-tuning with base = untuned = reference."""
     dera = reference ** (1 - lam) * aligned**lam
     _same(
-        _next(dera, prompts), _next(reference * (aligned / reference) ** lam, prompts), tolerance, "the two forms of DeRa"
+        _next(dera, prompts),
+        _next(reference * (aligned / reference) ** lam, prompts),
+        tolerance,
+        "the two forms of DeRa",
     )
 
 
@@ -144,7 +149,10 @@ def check_cached_is_uncached(policy: Policy, prompts: Prompts, *, tolerance: flo
 def check_batch_is_single(policy: Policy, prompts: Prompts, *, tolerance: float = 1e-4) -> None:
     """A batch of ragged prompts gives what the prompts give one by one."""
     _same(
-        _next(policy, prompts), torch.cat([_next(policy, [p]) for p in prompts]), tolerance, "a batch and its single rows"
+        _next(policy, prompts),
+        torch.cat([_next(policy, [p]) for p in prompts]),
+        tolerance,
+        "a batch and its single rows",
     )
 
 

@@ -63,7 +63,11 @@ def of(model, size=13):
 
 def gpt2():
     torch.manual_seed(0)
-    return of(GPT2LMHeadModel(GPT2Config(vocab_size=13, n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.4)))
+    return of(
+        GPT2LMHeadModel(
+            GPT2Config(vocab_size=13, n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.4)
+        )
+    )
 
 
 def bloom():
@@ -73,7 +77,11 @@ def bloom():
 
 def mamba():
     torch.manual_seed(0)
-    return of(MambaForCausalLM(MambaConfig(vocab_size=13, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.4)))
+    return of(
+        MambaForCausalLM(
+            MambaConfig(vocab_size=13, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.4)
+        )
+    )
 
 
 def table():

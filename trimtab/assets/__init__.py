@@ -1,9 +1,9 @@
 """Built-in models and data: fetched once from the package registry or the model hub, verified, kept in one folder."""
 
 from trimtab.assets.datasets import Reviews, movie_reviews, review_prompts
-from trimtab.assets.home import check_writable, home, make_once
 from trimtab.assets.models import BuiltInModel, built_in_models, get_encoder, get_model
 from trimtab.assets.quiet import quiet_transformers
+from trimtab.assets.store import check_writable, home, make_once
 
 __all__ = [
     "BuiltInModel",

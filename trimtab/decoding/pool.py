@@ -6,7 +6,6 @@ its own random numbers, so a row's result does not depend on its neighbours.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +15,8 @@ from torch import Tensor
 from trimtab.decoding.answer import Answer, FinishReason
 from trimtab.decoding.sampling import Sampling, pick, uniforms, warp
 from trimtab.errors import ConfigError, PromptError
-from trimtab.policies.base import Policy, State, init, step
+from trimtab.policies.base import Policy, init, step
+from trimtab.policies.state import State
 from trimtab.policies.vocabulary import Vocabulary
 
 MAX_ROWS = 64
@@ -148,15 +148,12 @@ def decode(policy: Policy, requests: Sequence[Request], settings: Settings) -> l
 def generate(
     policy: Policy,
     prompts: Sequence[str],
+    settings: Settings,
     *,
     n: int,
-    length: tuple[int, int],
-    sampling: Sampling,
-    stop: tuple[str, ...],
-    seed: int | None,
     knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None,
 ) -> list[Answer]:
-    """Answer texts with texts; :meth:`Policy.generate` documents the arguments, ``length`` is (minimum, maximum)."""
+    """Answer texts with texts; :meth:`Policy.generate` documents the arguments."""
     if n < 1:
         raise ConfigError(given=f"n={n}", expected="at least one answer a prompt", hint="raise n")
     if not prompts:
@@ -168,13 +165,6 @@ def generate(
             expected="one mapping for all, or one a prompt",
             hint="make the list as long as the prompts",
         )
-    settings = Settings(
-        sampling=sampling,
-        min_new_tokens=length[0],
-        max_new_tokens=length[1],
-        stop=stop,
-        seed=secrets.randbits(63) if seed is None else seed,
-    )
     encoded = [tuple(policy.vocabulary.encode(prompt)) for prompt in prompts]
     requests = [
         Request(ids, n, values, encoded[:i].count(ids))
@@ -183,7 +173,7 @@ def generate(
     check_lengths(policy, encoded, settings.max_new_tokens)
     rows = decode(policy, requests, settings)
     return [
-        to_answer(row, prompts[place], policy.vocabulary, stop)
+        to_answer(row, prompts[place], policy.vocabulary, settings.stop)
         for row, place in zip(rows, (i for i in range(len(prompts)) for _ in range(n)), strict=True)
     ]
 

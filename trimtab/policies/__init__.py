@@ -1,0 +1,1 @@
+"""The algebra: what gives next-token log-probabilities, and how it combines."""

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from trimtab.errors import ExpressionError
@@ -90,7 +91,7 @@ def names(text: str) -> tuple[str, ...]:
     tokens = _tokens(text)
     mentioned = (
         token.text
-        for token, following in zip(tokens, tokens[1:], strict=False)
+        for token, following in pairwise(tokens)
         if token.kind == "name" and not (token.text in FUNCTIONS and following.kind == "(")
     )
     return tuple(dict.fromkeys(mentioned))
@@ -155,7 +156,7 @@ class _Parser:
     def nested(self, inside: Callable[[], _T]) -> _T:
         """Read what stands between brackets."""
         if self.depth == MAX_DEPTH:
-            raise self.error("one more opening bracket", f"brackets nested at most {MAX_DEPTH} deep")
+            raise self.error("one more opening bracket", f"brackets nested at most {MAX_DEPTH} deep", "remove brackets")
         self.depth += 1
         self.expect("(", "an opening bracket")
         result = inside()
@@ -227,7 +228,7 @@ class _Parser:
         return build(policy, share, of)
 
     def mix(self) -> Policy:
-        parts = []
+        parts: list[tuple[Exponent, Policy]] = []
         while not parts or self.next.kind == ",":
             if parts:
                 self.take()

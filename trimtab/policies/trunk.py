@@ -82,7 +82,8 @@ class Trunk:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     # -- adapters ----------------------------------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class Trunk:
         table: Tensor = self._embeddings.weight.detach().float()
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(count, table.shape[1], generator=generator).to(table.device)
-        control = nn.Embedding.from_pretrained(table.mean(0) + table.std(0) * noise, freeze=True)
+        control = nn.Embedding(count, table.shape[1], _weight=table.mean(0) + table.std(0) * noise, _freeze=True)
         self.controls[name] = control
         return control
 
@@ -198,7 +199,7 @@ class Trunk:
         return stacked_log_probs, tuple(filled[i] for i in order)
 
     def _forward(self, rows: Rows, tokens: Tensor | None, adapter: str | None) -> tuple[Tensor, Rows]:
-        """Feed a block to rows (None: the rows themselves are the prompt); returns logits of the block, (N, T, columns)."""
+        """Feed a block to rows (None: the rows themselves are the prompt); returns its logits, (N, T, columns)."""
         if tokens is None:
             block, keep, grown = rows.tokens, 1, rows
         else:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trimtab.errors import ConfigError
-from trimtab.rewards.reward import Reward
+from trimtab.rewards.reward import Reward, as_reward
 from trimtab.rewards.score import score
 
 
@@ -18,7 +18,7 @@ class Cached:
         size: how many rows are remembered; the one that was not asked for the longest is forgotten first.
 
     Raises:
-        ConfigError: ``size`` is not positive.
+        ConfigError: ``size`` is not positive, or ``reward`` is not a reward.
 
     Example:
         >>> from trimtab.rewards import Length
@@ -29,11 +29,14 @@ class Cached:
 
     reward: Reward
     size: int = 10_000
-    memory: OrderedDict[tuple[str, ...], float] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
+    memory: OrderedDict[tuple[str, ...], float] = field(
+        default_factory=OrderedDict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(given=f"size={self.size}", expected="at least 1 row", hint="size=10000")
+        object.__setattr__(self, "reward", as_reward(self.reward))
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ConfigError(given=f"size={self.size!r}", expected="at least 1 row", hint="size=10000")
 
     @property
     def name(self) -> str:

@@ -1,11 +1,14 @@
-"""Rewards made of rewards: weighted sums and products. Every part is called through the guard, so errors name the part."""
+"""Rewards made of rewards: weighted sums and products.
+
+Every part is called through the guard, so that an error names the part.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.errors import ConfigError
-from trimtab.rewards.reward import Reward
+from trimtab.rewards.reward import Reward, as_reward
 from trimtab.rewards.score import score
 
 
@@ -18,7 +21,7 @@ class Sum:
         weights: one finite number a part; all 1 if left out.
 
     Raises:
-        ConfigError: there are no parts, or the weights do not fit.
+        ConfigError: there are no parts, one is not a reward, or the weights do not fit.
 
     Example:
         >>> from trimtab.rewards import Length, Regex
@@ -31,13 +34,13 @@ class Sum:
 
     def __post_init__(self) -> None:
         weights = tuple(self.weights) or (1.0,) * len(self.parts)
-        if not self.parts or len(weights) != len(self.parts) or not all(map(math.isfinite, weights)):
+        if not self.parts or len(weights) != len(self.parts) or not all(map(_is_finite, weights)):
             raise ConfigError(
                 given=f"{len(self.parts)} rewards with weights {weights}",
                 expected="at least one reward, and one finite weight for each",
                 hint="Sum((sentiment, repetition), weights=(1.0, 0.3))",
             )
-        object.__setattr__(self, "parts", tuple(self.parts))
+        object.__setattr__(self, "parts", tuple(as_reward(part) for part in self.parts))
         object.__setattr__(self, "weights", weights)
 
     @property
@@ -64,7 +67,7 @@ class Product:
         parts: the rewards, at least one.
 
     Raises:
-        ConfigError: there are no parts.
+        ConfigError: there are no parts, or one is not a reward.
 
     Example:
         >>> from trimtab.rewards import Length, Repetition
@@ -79,7 +82,7 @@ class Product:
             raise ConfigError(
                 given="a product of no rewards", expected="at least one", hint="Product((sentiment, repetition))"
             )
-        object.__setattr__(self, "parts", tuple(self.parts))
+        object.__setattr__(self, "parts", tuple(as_reward(part) for part in self.parts))
 
     @property
     def name(self) -> str:
@@ -95,3 +98,8 @@ class Product:
         """Return the product for each completion."""
         scores = [score(part, prompts, completions, columns) for part in self.parts]
         return [math.prod(row) for row in zip(*scores, strict=True)]
+
+
+def _is_finite(weight: object) -> bool:
+    """Whether a weight, perhaps out of a config file, is a finite number."""
+    return isinstance(weight, int | float) and math.isfinite(weight)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from trimtab.assets import get_encoder, quiet_transformers
-from trimtab.assets.home import Progress, silent
+from trimtab.assets.store import Progress, silent
 
 _MAX_TOKENS = 256  # what the encoder was trained with
 

@@ -5,6 +5,7 @@ A judge has the form of a reward. It is kept apart so that a result is never rep
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trimtab.assets import home, make_once, movie_reviews
-from trimtab.assets.home import Progress, silent
+from trimtab.assets.store import Progress, silent
 from trimtab.errors import ConfigError
 from trimtab.rewards.encoder import SentenceEncoder
 from trimtab.rewards.extras import extra
@@ -147,7 +148,7 @@ def load_judge(spec: str | Mapping[str, Any], *, progress: Progress = silent) ->
     """Return the judge that a name or a specification describes.
 
     Args:
-        spec: ``"rt"``, ``"vader"``, or whatever ``load_reward`` reads; with options ``{"name": "rt", "scope": "text"}``.
+        spec: ``"rt"``, ``"vader"``, or what ``load_reward`` reads; with options ``{"name": "rt", "scope": "text"}``.
         progress: told what is going on while something is fetched or trained, one plain line at a time.
 
     Raises:
@@ -160,7 +161,7 @@ def load_judge(spec: str | Mapping[str, Any], *, progress: Progress = silent) ->
     options = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     match options.get("name"):
         case "rt":
-            return build(RottenTomatoes.load, options, progress=progress)
+            return build(partial(RottenTomatoes.load, progress=progress), options)
         case "vader":
             return build(Vader.load, options)
         case _:

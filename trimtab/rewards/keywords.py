@@ -24,10 +24,11 @@ class Keywords:
         [0.5]
     """
 
-    words: tuple[str, ...]
+    words: Sequence[str]
 
     def __post_init__(self) -> None:
-        if isinstance(self.words, str) or not self.words or not all(isinstance(w, str) and w.strip() for w in self.words):
+        listed = isinstance(self.words, list | tuple) and len(self.words) > 0
+        if not listed or not all(isinstance(word, str) and word.strip() for word in self.words):
             raise ConfigError(
                 given=f"words={self.words!r}", expected="a list of words or phrases", hint='words=["sun", "sea"]'
             )

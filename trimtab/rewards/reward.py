@@ -31,7 +31,7 @@ class Reward(Protocol):
         """Names of the scorers in it and of the data it learned from; scorers that share one are not independent."""
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Sequence[object]) -> list[float]:
-        """Return one finite number a completion; ``columns`` are further columns of the data, one entry a completion."""
+        """Return one finite number a completion; ``columns`` are further columns of the data, with as many entries."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,9 @@ def _raised(
     place = f"{len(completions)} rows together, though not for any of them alone"
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         try:
-            reward(prompts=[prompt], completions=[completion], **{name: [column[row]] for name, column in columns.items()})
+            reward(
+                prompts=[prompt], completions=[completion], **{name: [column[row]] for name, column in columns.items()}
+            )
         except Exception:  # the caller chains the first error, of which this is the repetition
             place = f"row {row}: {_shorten(completion)}"
             break

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.assets import home, make_once, movie_reviews
-from trimtab.assets.home import Progress, silent
+from trimtab.assets.store import Progress, silent
 from trimtab.rewards.text import Scope, scoped
 from trimtab.rewards.tfidf import TfidfClassifier
 

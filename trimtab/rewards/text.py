@@ -7,7 +7,7 @@ from trimtab.errors import ConfigError
 
 Scope = Literal["completion", "text"]
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
 
 def scoped(scope: Scope, prompts: list[str], completions: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def terms_of(text: str) -> list[str]:
         ['not', 'bad', '!', 'not bad', 'bad !']
     """
     words = _WORD.findall(text.lower().replace("<br />", " "))
-    return words + [f"{left} {right}" for left, right in zip(words, words[1:], strict=False)]
+    return words + [f"{left} {right}" for left, right in pairwise(words)]
 
 
 @dataclass(frozen=True)

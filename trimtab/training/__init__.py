@@ -1,0 +1,1 @@
+"""Training the small parts: rollouts, one loop, and one file an algorithm."""

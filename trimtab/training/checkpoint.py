@@ -1,6 +1,6 @@
 """Checkpoints: safetensors and JSON in a folder that is either whole or absent.
 
-A checkpoint is written beside its place and renamed into it, so that a full disk or Ctrl-C leaves the previous one whole.
+A checkpoint is written beside its place and renamed into it, so a full disk or Ctrl-C leaves the previous one whole.
 """
 
 from __future__ import annotations

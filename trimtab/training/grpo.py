@@ -30,7 +30,7 @@ class GRPO:
         reward: scores answers.
         config: of the algorithm.
         rollout: how answers are sampled.
-        seed: of everything random; step n depends on (seed, n) alone, so a resumed run repeats nothing and skips nothing.
+        seed: of everything random; step n depends on (seed, n) alone, so a resumed run goes on as it would have.
     """
 
     def __init__(

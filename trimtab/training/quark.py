@@ -3,8 +3,8 @@ Lu et al. 2023, arXiv 2305.15065).
 
 The pool of scored answers only grows. At every refresh it is sorted again and cut into equal quantiles, the remainder
 going to the worst; each quantile has a control token, which only the adapter's stream sees. The loss is
--log pi(y | r_k, x) + beta KL(pi || base) - gamma H(pi) per token. The first answers come from the base alone, later ones
-from the tailored policy behind the best control token. Deviation: answers have no top-p cut unless the run asks for one.
+-log pi(y | r_k, x) + beta KL(pi || base) - gamma H(pi) per token. The first answers come from the base alone, later
+ones from the tailored policy behind the best control token. Deviation: no top-p cut unless the run asks for one.
 """
 
 from __future__ import annotations

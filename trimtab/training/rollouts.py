@@ -12,7 +12,8 @@ from torch import Tensor
 from trimtab.decoding.pool import Request, Settings, decode
 from trimtab.decoding.sampling import Sampling
 from trimtab.policies.base import Policy
-from trimtab.rewards.reward import Reward, score
+from trimtab.rewards.reward import Reward
+from trimtab.rewards.score import score
 from trimtab.training.config import RolloutConfig
 
 

@@ -12,8 +12,9 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
-from trimtab.policies.base import Policy, Prompt, State, init, step
+from trimtab.policies.base import Policy, Prompt, init, step
 from trimtab.policies.lm import LM
+from trimtab.policies.state import State
 from trimtab.policies.trunk import Trunk
 from trimtab.policies.vocabulary import common_vocabulary
 from trimtab.training.config import TrainConfig

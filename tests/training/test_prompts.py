@@ -1,0 +1,94 @@
+"""Prompt files: every format, and every way they are broken."""
+
+import json
+
+import pytest
+
+from trimtab.errors import ConfigError
+from trimtab.training.config import PromptsConfig, TrainConfig
+from trimtab.training.prompts import read_prompts
+
+
+def read(path, **settings):
+    return read_prompts(PromptsConfig(source=str(path), **settings))
+
+
+def test_jsonl_keeps_other_columns_for_the_reward(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "The film", "topic": "x"}\n\n{"prompt": "A film", "topic": "y"}\n')
+    assert read(path) == [{"prompt": "The film", "topic": "x"}, {"prompt": "A film", "topic": "y"}]
+    assert len(read(path, limit=1)) == 1
+
+
+def test_text_has_one_prompt_a_line(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_text("one\ntwo\n")
+    assert [row["prompt"] for row in read(path)] == ["one", "two"]
+
+
+def test_parquet_with_another_column(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pyarrow.table({"question": ["why", "how"]}), path)
+    assert [row["prompt"] for row in read(path, column="question")] == ["why", "how"]
+
+
+def test_broken_json_names_its_line(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "x"}\n' * 16 + '{"prompt": \n')
+    with pytest.raises(ConfigError, match="line 17"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jsonl", "", "no prompts"),
+        ("column.jsonl", '{"text": "x"}\n', "column 'prompt'"),
+        ("number.jsonl", '{"prompt": 3}\n', "not empty"),
+        ("blank.jsonl", '{"prompt": "  "}\n', "not empty"),
+        ("list.jsonl", "[1]\n", "JSON object"),
+        ("broken.parquet", "not parquet", "Parquet"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path / name)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        read(tmp_path / "nowhere.jsonl")
+
+
+def test_config_overrides_are_dotted(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(json.dumps({"steps": 3}))
+    config = TrainConfig.read(path, ["adapter.rank=8", "kl.target=0.5", "steps=7"])
+    assert (config.adapter.rank, config.kl.target, config.steps) == (8, 0.5, 7)
+
+
+@pytest.mark.parametrize(
+    "override", ["steps", "steps=0", "nonsense=1", "adapter.rank=x", "=3", "steps.deep=1", "learning_rate=-1"]
+)
+def test_bad_overrides_are_refused(tmp_path, override):
+    path = tmp_path / "c.yaml"
+    path.write_text("steps: 3\n")
+    with pytest.raises(ConfigError, match="try:"):
+        TrainConfig.read(path, [override])
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "steps: [", "steps: {a: 1}"])
+def test_bad_config_files_are_refused(tmp_path, content):
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError):
+        TrainConfig.read(path)
+
+
+def test_a_full_adapter_needs_its_own_base():
+    with pytest.raises(ConfigError, match=r"adapter\.base"):
+        TrainConfig.of({"adapter": {"kind": "full"}})

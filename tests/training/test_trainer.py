@@ -1,0 +1,229 @@
+"""The training loop on a tiny transformer: exact resume, every kind of adapter, both algorithms, what can go wrong."""
+
+import json
+import signal
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from trimtab.errors import ConfigError, ModelError, RewardError, RunError
+from trimtab.policies.lm import LM
+from trimtab.training import checkpoint, trainer
+from trimtab.training.config import TrainConfig
+from trimtab.training.log import read_metrics
+from trimtab.training.trainee import Trainee
+from trimtab.training.trainer import train
+
+QUARK = {"name": "quark", "quantiles": 3, "explore_every": 2, "explore_prompts": 6, "rows": 6}
+GRPO = {"name": "grpo", "prompts": 3, "answers": 4}
+
+
+@pytest.fixture
+def settings(tiny_lm_folder, tmp_path, monkeypatch):
+    """Settings of a run that takes a second: reward = share of the word w3 among the words."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy_reward.py").write_text(
+        "def share(prompts, completions, **columns):\n"
+        "    return [text.split().count('w3') / max(1, len(text.split())) for text in completions]\n"
+        "def broken(prompts, completions, **columns):\n"
+        "    raise ZeroDivisionError('no')\n"
+        "def silent(prompts, completions, **columns):\n"
+        "    return [None for _ in completions]\n"
+    )
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"w{i} w{i + 1}"}) + "\n" for i in range(6)))
+    return {
+        "base": str(tiny_lm_folder),
+        "adapter": {"rank": 4, "alpha": 8},
+        "prompts": {"source": str(prompts)},
+        "reward": "toy_reward:share",
+        "algorithm": GRPO,
+        "rollout": {"max_new_tokens": 6, "min_new_tokens": 2},
+        "kl": {"coefficient": 0.05, "target": 0.3, "horizon": 32},
+        "steps": 4,
+        "learning_rate": 0.01,
+        "checkpoint_every": 2,
+        "dtype": "float32",
+        "output": str(tmp_path / "run"),
+    }
+
+
+def weights(run):
+    return load_file(run / "guide" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("algorithm", [GRPO, QUARK], ids=["grpo", "quark"])
+def test_a_resumed_run_ends_equal_to_an_uninterrupted_one(settings, tmp_path, algorithm):
+    settings["algorithm"] = algorithm
+    whole = train(TrainConfig.of(settings))
+    cut = {**settings, "output": str(tmp_path / "cut")}
+    train(TrainConfig.of({**cut, "steps": 2}))
+    resumed = train(TrainConfig.of(cut), resume=True)
+    assert resumed.resumed_from == 2 and resumed.steps == 4
+    a, b = weights(whole.run), weights(resumed.run)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    timeless = [{k: v for k, v in m.items() if "seconds" not in k and k != "steps"} for m in read_metrics(whole.run)]
+    assert timeless == [
+        {k: v for k, v in m.items() if "seconds" not in k and k != "steps"} for m in read_metrics(resumed.run)
+    ]
+
+
+@pytest.mark.parametrize("form", ["anchored", "raw"])
+def test_training_raises_the_reward_and_leaves_the_base_alone(settings, form):
+    config = TrainConfig.of({**settings, "form": form, "steps": 40, "kl": {}, "seed": 1})
+    base = LM.load(config.base, dtype="float32")
+    before = base.next_log_probs(["w1 w2"])
+    result = train(config)
+    rewards = [m["reward"] for m in read_metrics(result.run)]
+    assert sum(rewards[-5:]) > sum(rewards[:5]) + 0.5
+    assert torch.equal(base.next_log_probs(["w1 w2"]), before)
+
+
+def test_the_anchored_form_starts_at_the_base_exactly(settings):
+    trainee = Trainee.build(TrainConfig.of({**settings, "form": "anchored"}))
+    prompts = [[1, 2], [3]]
+    assert torch.equal(trainee.policy().init(prompts)[0], trainee.base.init(prompts)[0])
+
+
+def test_the_gradient_flows_into_the_adapter_only(settings):
+    config = TrainConfig.of({**settings, "form": "raw"})
+    trainee = Trainee.build(config)
+    trainee.require_grad(True)
+    trainee.policy().init([[1, 2]])[0][0, 3].backward()
+    trained = {id(p) for p in trainee.parameters.values()}
+    for name, parameter in trainee.base.trunk.model.named_parameters():
+        assert (parameter.grad is not None) == (id(parameter) in trained), name
+    assert all(p.dtype == torch.float32 for p in trainee.parameters.values())
+
+
+def test_the_guide_folder_is_loaded_with_its_base_and_gives_what_training_had(settings):
+    result = train(TrainConfig.of(settings))
+    guide = LM.load(result.guide, dtype="float32")
+    base = LM.load(settings["base"], dtype="float32")
+    assert guide.trunk is base.trunk  # the trunk in memory is re-used
+    assert not torch.equal(guide.next_log_probs(["w1"]), base.next_log_probs(["w1"]))
+    policy = yaml.safe_load((result.run / "policy.yaml").read_text())
+    assert policy["policy"] == "base * (guide / base)^strength"
+    assert "strength" in (result.guide / "README.md").read_text()
+
+
+def test_quark_guides_start_from_their_best_control_token(settings):
+    result = train(TrainConfig.of({**settings, "algorithm": QUARK}))
+    guide = LM.load(result.guide, dtype="float32")
+    assert guide.view.control == 0 and guide.trunk.controls[guide.adapter].weight.shape[0] == 3
+    best, worst = guide.next_log_probs(["w1"]), guide.with_control(2).next_log_probs(["w1"])
+    assert not torch.allclose(best, worst)
+
+
+def test_an_adapter_on_a_smaller_lm_trained_against_an_approximate_base(settings, smaller_lm_folder):
+    small = str(smaller_lm_folder)
+    config = TrainConfig.of(
+        {**settings, "approximate_base": small, "adapter": {"base": small, "rank": 2}, "form": "anchored"}
+    )
+    result = train(config)
+    base, guide, untrained = (LM.load(p, dtype="float32") for p in (settings["base"], result.guide, small))
+    policy = base * (guide / untrained)
+    answers = policy.generate(["w1 w2"], max_new_tokens=4, seed=0)
+    assert len(answers[0].kl) == len(answers[0].token_ids)
+
+
+def test_a_full_small_lm_as_adapter(settings, smaller_lm_folder):
+    config = TrainConfig.of({**settings, "adapter": {"kind": "full", "base": str(smaller_lm_folder)}, "form": "raw"})
+    result = train(config)
+    guide = LM.load(result.guide, dtype="float32")
+    original = LM.load(smaller_lm_folder, dtype="float32")
+    assert guide.adapter is None and guide.trunk is not original.trunk
+    assert not torch.equal(guide.next_log_probs(["w1"]), original.next_log_probs(["w1"]))
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(settings, tmp_path):
+    big = train(TrainConfig.of({**settings, "steps": 1, "micro_rows": 12}))
+    small = train(TrainConfig.of({**settings, "steps": 1, "micro_rows": 5, "output": str(tmp_path / "small")}))
+    (a,), (b,) = read_metrics(big.run), read_metrics(small.run)
+    assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
+    assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+
+
+def test_ctrl_c_finishes_the_step_and_saves_it(settings):
+    def interrupt(metrics):
+        if metrics.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    config = TrainConfig.of(settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, on_step=interrupt)
+    assert checkpoint.latest_checkpoint(config.output).name == "step-000003"
+    assert train(config, resume=True).resumed_from == 3
+
+
+def test_a_failing_reward_keeps_what_was_trained(settings, monkeypatch):
+    config = TrainConfig.of(settings)
+    real = trainer._step
+
+    def fails_at_step_4(run):
+        if run.progress.step == 3:
+            raise RewardError(given="a reward that raised", expected="numbers", hint="repair it")
+        return real(run)
+
+    monkeypatch.setattr(trainer, "_step", fails_at_step_4)
+    with pytest.raises(RewardError):
+        train(config)
+    assert checkpoint.latest_checkpoint(config.output).name == "step-000003"
+
+
+@pytest.mark.parametrize("function", ["broken", "silent"])
+def test_rewards_that_raise_or_return_none_are_refused(settings, function):
+    with pytest.raises(RewardError, match=function):
+        train(TrainConfig.of({**settings, "reward": f"toy_reward:{function}"}))
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(settings, monkeypatch):
+    config = TrainConfig.of(settings)
+    real = checkpoint.save_file
+
+    def full_disk(tensors, path):
+        if "step-000004" in str(path):
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    with pytest.raises(RunError, match="step-000002"):
+        train(config)
+    monkeypatch.undo()
+    assert [p.name for p in (config.output / "checkpoints").iterdir()] == ["step-000002"]
+
+
+def test_a_run_folder_is_never_overwritten_unasked(settings):
+    config = TrainConfig.of({**settings, "steps": 1})
+    train(config)
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config)
+    assert train(config, overwrite=True).resumed_from == 0
+
+
+def test_a_folder_that_is_no_run_is_not_even_overwritten_when_asked(settings, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="no run"):
+        train(TrainConfig.of(settings), overwrite=True)
+    assert (tmp_path / "run" / "thesis.txt").exists()
+
+
+def test_resuming_with_other_settings_is_refused(settings):
+    train(TrainConfig.of({**settings, "steps": 1}))
+    with pytest.raises(ConfigError, match="learning_rate"):
+        train(TrainConfig.of({**settings, "learning_rate": 0.5}), resume=True)
+
+
+def test_the_run_stops_when_kl_stays_above_the_limit(settings):
+    result = train(TrainConfig.of({**settings, "kl": {}, "stop_kl": 1e-9, "steps": 30}))
+    assert result.steps == 4  # the first step is at the base exactly; then three in a row are above
+
+
+def test_an_adapter_is_refused_on_another_base(settings, smaller_lm_folder):
+    result = train(TrainConfig.of({**settings, "steps": 1}))
+    with pytest.raises(ModelError, match="very weights"):
+        LM.load(smaller_lm_folder, dtype="float32").with_adapter(result.guide)

@@ -1,0 +1,313 @@
+"""Policy files: models, knobs, an expression and decoding settings in one YAML file.
+
+    models:
+      base: smollm2-135m
+      guide: runs/positive/guide
+    knobs:
+      strength: {default: 1.0, min: 0.0, max: 3.0}
+    policy: base * guide^strength
+    decoding: {temperature: 0.7, top_p: 0.95, max_new_tokens: 64}
+
+Reading checks everything that can be checked without a model; building loads the models through a loader it is given.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trimtab.errors import ConfigError, TrimtabError
+from trimtab.policies.base import Policy
+from trimtab.policies.expression import names, parse
+from trimtab.policies.knob import Knob
+from trimtab.policies.toy import Table
+
+if TYPE_CHECKING:
+    from trimtab.policies.lm import LM
+
+MAX_BYTES = 100_000
+"""Largest policy file."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _identifier(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError("a name of letters, digits and _, no digit first")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_identifier)]
+
+
+class ModelSource(_Section):
+    """Where a model comes from and what it sees; a bare text in the file is the source alone.
+
+    Args:
+        source: built-in name, path of a folder, or hub id.
+        system: a system prompt in the model's own chat format.
+        prompt: a text before every prompt.
+    """
+
+    source: str = Field(min_length=1)
+    system: str | None = None
+    prompt: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"source": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _one_view(self) -> ModelSource:
+        if self.system is not None and self.prompt is not None:
+            raise ValueError("either system or prompt, not both")
+        return self
+
+
+class KnobRange(_Section):
+    """A knob's default and range; a missing end of the range is open."""
+
+    default: float = 1.0
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _in_range(self) -> KnobRange:
+        if (self.min is not None and self.default < self.min) or (self.max is not None and self.default > self.max):
+            raise ValueError("a default from min to max")
+        return self
+
+
+class Decoding(_Section):
+    """How answers are sampled: the settings of ``Policy.generate``, with its defaults."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=64, ge=1)
+    min_new_tokens: int = Field(default=0, ge=0)
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Decoding:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError("min_new_tokens of at most max_new_tokens")
+        return self
+
+
+class PolicyFile(_Section):
+    """The content of a policy file.
+
+    Args:
+        models: name in the expression to source.
+        knobs: name in the expression to default and range.
+        policy: the expression.
+        decoding: how answers are sampled.
+
+    Example:
+        >>> from trimtab.policies.toy import Table
+        >>> file = PolicyFile.model_validate({"models": {"a": "first", "b": "second"}, "policy": "a * b^2"})
+        >>> str(file.build(lambda source: Table.random(3, seed=len(source), name=source)))
+        'first * second^2'
+    """
+
+    models: dict[Name, ModelSource] = Field(min_length=1)
+    knobs: dict[Name, KnobRange] = Field(default_factory=dict)
+    policy: str
+    decoding: Decoding = Field(default_factory=Decoding)
+
+    def build(self, load: Callable[[str], LM]) -> Policy:
+        """Load the models that the expression mentions, each source once, and combine them.
+
+        Args:
+            load: turns a source into an LM, such as ``LM.load``.
+
+        Raises:
+            ExpressionError: the expression cannot be read, or mentions what the file does not declare.
+            ModelError: a model cannot be loaded, or has no chat template for a system prompt.
+            VocabularyError: the models speak different tokens.
+        """
+        self._dry_run()
+        needed = {name: model for name, model in self.models.items() if name in names(self.policy)}
+        loaded = {source: load(source) for source in dict.fromkeys(model.source for model in needed.values())}
+        models = {name: _with_view(loaded[model.source], model) for name, model in needed.items()}
+        return parse(self.policy, models, self._knobs())
+
+    def _knobs(self) -> dict[str, Knob]:
+        return {
+            name: Knob(
+                name,
+                knob.default,
+                min=-math.inf if knob.min is None else knob.min,
+                max=math.inf if knob.max is None else knob.max,
+            )
+            for name, knob in self.knobs.items()
+        }
+
+    def _dry_run(self) -> None:
+        """Find the mistakes in the expression that need no model, with a table in the place of each."""
+        parse(self.policy, {name: Table.of({"": {"a": 1.0}}, name=name) for name in self.models}, self._knobs())
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {"models": ModelSource, "knobs": KnobRange, "decoding": Decoding}
+
+
+def read_policy_file(path: str | Path) -> PolicyFile:
+    """Read a policy file and check all that needs no model.
+
+    Sources that exist as paths relative to the file become absolute paths; all others are left as they are.
+
+    Args:
+        path: the YAML file.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or has a wrong or unknown field; the message has the line.
+        ExpressionError: its expression cannot be read, or mentions what it does not declare.
+    """
+    path = Path(path)
+    tree, content = _load(path, _text(path))
+    try:
+        file = PolicyFile.model_validate(content)
+    except ValidationError as error:
+        _raise_first(path, tree, error)
+    try:
+        file._dry_run()
+    except TrimtabError as error:
+        place = f"{path}, line {_line(tree, ('policy',))}"
+        raise type(error)(given=f"in {place}: {error.given}", expected=error.expected, hint=error.hint) from None
+    models = {name: _resolved(model, path.parent) for name, model in file.models.items()}
+    return file.model_copy(update={"models": models})
+
+
+def write_policy_file(path: str | Path, file: PolicyFile) -> None:
+    """Write a policy file that reads back as the same; settings that equal their defaults are left out.
+
+    Raises:
+        ConfigError: the path cannot be written to.
+    """
+    content = file.model_dump(mode="json", exclude_defaults=True)
+    for name, model in file.models.items():
+        if model.system is None and model.prompt is None:
+            content["models"][name] = model.source
+    for name, knob in file.knobs.items():
+        content["knobs"][name] = {"default": knob.default, **content["knobs"][name]}
+    try:
+        Path(path).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            given=f"{path}, which cannot be written ({error.strerror})",
+            expected="a path in a folder that exists and may be written to",
+            hint="check the folder",
+        ) from error
+
+
+def _with_view(lm: LM, model: ModelSource) -> LM:
+    """Give an LM its system prompt or prefix."""
+    if model.system is not None:
+        return lm.with_system(model.system)
+    return lm if model.prompt is None else lm.with_prompt(model.prompt)
+
+
+def _resolved(model: ModelSource, folder: Path) -> ModelSource:
+    """Make a source absolute that exists relative to the policy file's folder."""
+    beside = os.path.join(folder, model.source)
+    # os.path.exists, since Path.exists raises where a hub id or a text makes no legal path
+    return model.model_copy(update={"source": os.path.abspath(beside)}) if os.path.exists(beside) else model
+
+
+def _text(path: Path) -> str:
+    """Read the file's text."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                given=f"{path}, which has over {MAX_BYTES} bytes", expected="a policy file", hint="check the path"
+            )
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(
+            given=f"{path}, which cannot be read ({reason})", expected="a policy file in YAML", hint="check the path"
+        ) from error
+
+
+def _load(path: Path, text: str) -> tuple[yaml.MappingNode, Any]:
+    """Parse YAML into nodes, which know their lines, and plain values."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(
+            given=f"{path}, line {line}: {error.problem}", expected="YAML", hint="check quotes, colons and indentation"
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            given=f"{path}, which is no YAML that can be read ({type(error).__name__})",
+            expected="a policy file in YAML",
+            hint="remove unprintable characters, impossible dates and needless brackets",
+        ) from error
+    if not isinstance(tree, yaml.MappingNode):
+        raise ConfigError(
+            given=f"{path}, which has no fields",
+            expected="models: and policy: at least",
+            hint="start from {models: {base: smollm2-135m}, policy: base}",
+        )
+    _refuse_repeats(path, tree)
+    return tree, content
+
+
+def _refuse_repeats(path: Path, tree: yaml.MappingNode) -> None:
+    """YAML lets a key be repeated and drops all but the last; here that is a mistake."""
+    for section in (tree, *(value for _, value in tree.value if isinstance(value, yaml.MappingNode))):
+        keys = [key.value for key, _ in section.value]
+        for place, (key, _) in enumerate(section.value):
+            if key.value in keys[:place]:
+                raise ConfigError(
+                    given=f"{path}, line {key.start_mark.line + 1}: {key.value!r} a second time",
+                    expected="each name once",
+                    hint="remove one of the two",
+                )
+
+
+def _line(node: yaml.Node, location: tuple[int | str, ...]) -> int:
+    """Return the line of a field, or of the innermost part of it that is there."""
+    line: int = node.start_mark.line + 1
+    for step in location:
+        children: Mapping[object, tuple[yaml.Node, yaml.Node]] = (
+            {key.value: (key, value) for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+        )
+        if step not in children:
+            return line
+        key, node = children[step]
+        line = key.start_mark.line + 1
+    return line
+
+
+def _raise_first(path: Path, tree: yaml.Node, error: ValidationError) -> NoReturn:
+    """Raise one of the mistakes that pydantic found, at its line; unknown fields first, they explain missing ones."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    first = min(found, key=lambda mistake: mistake["type"] != "extra_forbidden")
+    location = first["loc"]
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    hint = "repair that field"
+    if first["type"] == "extra_forbidden":
+        section = _SECTIONS[str(location[0])] if len(location) > 1 else PolicyFile
+        expected, hint = f"one of the fields {', '.join(section.model_fields)}", "check its spelling"
+    elif location[-1] == "[key]":
+        hint = "rename it; YAML reads on, off, yes and no as true and false unless they are quoted"
+    raise ConfigError(
+        given=f"{path}, line {_line(tree, location)}: {'.'.join(map(str, location)) or 'the file'}",
+        expected=expected,
+        hint=hint,
+    ) from error
