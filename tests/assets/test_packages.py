@@ -40,7 +40,7 @@ def test_another_content_is_refused_and_leaves_nothing(publish: Publish, tmp_pat
 
 def test_a_package_that_the_registry_lacks_is_an_error_with_pips_words(publish: Publish, room: Path) -> None:
     package = Package("nowhere-to-find", "1.0", "0" * 64, 1, ())
-    with pytest.raises(AssetError, match="No matching distribution found for nowhere-to-find==1.0"):
+    with pytest.raises(AssetError, match=r"No matching distribution found for nowhere-to-find==1\.0"):
         unpack(package, room)
     assert names(room) == []
 

@@ -1,1 +1,21 @@
-"""Metrics, comparisons and reports."""
+"""Measuring policies side by side, and the page that shows it."""
+
+from trimtab.evaluation.compare import Comparison, Result, compare
+from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, perplexity_under, repetition
+from trimtab.evaluation.report import write_report
+from trimtab.evaluation.spelling import Piece, spell
+
+__all__ = [
+    "Comparison",
+    "Piece",
+    "Result",
+    "compare",
+    "distinct_n",
+    "mean_kl",
+    "mean_length",
+    "perplexity",
+    "perplexity_under",
+    "repetition",
+    "spell",
+    "write_report",
+]
