@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def page(function):
             lines.append(line.strip())
         else:
             lines.append(line)
-    return "\n".join(lines).rstrip() + "\n"
+    return re.sub(r":func:`(\w+)`", r"[`\1`](\1.md)", "\n".join(lines).rstrip()) + "\n"
 
 
 def pages():

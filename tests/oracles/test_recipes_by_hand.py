@@ -146,3 +146,9 @@ def test_detoxigen_subtracts_clips_and_cuts():
         detoxigen(generator, toxic, 0).next_log_probs(["a"]), within(generator, 0.9).next_log_probs(["a"])
     )
     assert detoxigen(generator, toxic, 1).reference == generator
+
+
+def test_detoxigen_cuts_by_the_generator_and_not_by_the_difference():
+    generator, toxic = table("generator", 0.4, 0.35, 0.25), table("toxic", 0.05, 0.5, 0.45)
+    # the generator's nucleus at 0.7 is a, b; 2 P - Q = 0.75 : 0.20 : 0.05, whose own nucleus would be a alone
+    says(detoxigen(generator, toxic, 1, top_p=0.7), 15 / 19, 4 / 19, 0)

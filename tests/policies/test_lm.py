@@ -97,7 +97,7 @@ def test_a_system_view_is_the_models_own_chat_format(copy):
     tokenizer.save_pretrained(copy)
     lm = LM.load(copy)
     seen = lm.with_system("w5").view.apply(lm.vocabulary.encode("w1 w2"), lm.trunk)
-    assert lm.vocabulary.decode(seen).split() == "w0 w5 w9 w0 w1 w2 w9 w10".split()
+    assert lm.vocabulary.decode(seen).split() == ["w0", "w5", "w9", "w0", "w1", "w2", "w9", "w10"]
 
 
 def test_a_system_view_needs_a_chat_template(tiny_lm_folder):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from trimtab.errors import ConfigError
+from trimtab.errors import AssetError, ConfigError
 from trimtab.rewards import (
     Cached,
     Length,
@@ -64,6 +64,10 @@ def test_rt_is_trained_once_on_rotten_tomatoes(small_encoder, small_home, monkey
     assert again.name == "rt(text)" and torch.equal(again.weights, judge.weights)
     stored = small_home / "classifiers" / "sentiment-rotten-tomatoes-1"
     assert [path.name for path in stored.iterdir()] == ["weights.safetensors"]
+
+    (stored / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(AssetError, match="delete"):
+        load_judge("rt")
 
 
 def test_vader_has_its_scale_and_its_scope():

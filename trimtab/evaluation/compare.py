@@ -146,16 +146,7 @@ def compare(
         if on_policy is not None:
             on_policy(name)
         started = time.perf_counter()
-        answers = generate(
-            policy,
-            prompts,
-            n=n,
-            length=(settings.min_new_tokens, settings.max_new_tokens),
-            sampling=settings.sampling,
-            stop=settings.stop,
-            seed=settings.seed,
-            knobs=None,
-        )
+        answers = generate(policy, prompts, settings, n=n, knobs=None)
         seconds = time.perf_counter() - started
         results.append(_measure(name, policy, base, answers, (reward, judges), seconds))
     return Comparison(

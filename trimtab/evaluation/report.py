@@ -113,7 +113,7 @@ def write_report(
         full_colour=f"{math.exp(FULL_COLOUR):.0f}",
         facts=_facts(comparison, record),
         config=record.config_text,
-        commands=_commands(run, record, comparison),
+        commands=_commands(run, comparison),
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def marks(answer: Answer, vocabulary: Vocabulary) -> list[Mark]:
     for piece in spell(answer, vocabulary):
         own = sum(answer.log_probs[piece.start : piece.stop])
         reference = sum(answer.reference_log_probs[piece.start : piece.stop])
-        text = piece.text.replace("\n", "↵\n")
+        text = (piece.text if found else piece.text.lstrip(" ")).replace("\n", "↵\n")
         if not text and piece.stop == len(answer.token_ids) and answer.finish_reason == "end":
             text = " ∎"
         if text:
@@ -247,21 +247,20 @@ def _facts(comparison: Comparison, record: _Record) -> list[tuple[str, str]]:
     ]
 
 
-def _commands(run: Path | None, record: _Record, comparison: Comparison) -> list[tuple[str, str]]:
+def _commands(run: Path | None, comparison: Comparison) -> list[tuple[str, str]]:
     """Say how to use the guide."""
     if run is None or not (run / "policy.yaml").is_file():
         return []
-    policy, guide, prompt = run / "policy.yaml", run / "guide", shlex.quote(comparison.prompts[0])
-    base = str((record.config or {}).get("base"))
+    policy, prompt = run / "policy.yaml", shlex.quote(comparison.prompts[0])
     return [
         ("Generate", f"trimtab generate {shlex.quote(str(policy))} {prompt} -n 4"),
         ("Steer harder, or not at all", f"trimtab generate {shlex.quote(str(policy))} {prompt} --knob strength=2"),
         (
             "From Python",
             "import trimtab as tt\n\n"
-            f"base, guide = tt.LM.load({base!r}), tt.LM.load({str(guide)!r})\n"
-            'policy = base * (guide / base) ** tt.Knob("strength", 1.0, min=0.0, max=3.0)\n'
-            f"answers = policy.generate({comparison.prompts[0]!r}, n=4, knobs={{'strength': 1.5}})",
+            f"policy = tt.read_policy_file({str(policy)!r}).build(tt.LM.load)\n"
+            f"answers = policy.generate({comparison.prompts[0]!r}, n=4, knobs={{'strength': 1.5}})\n"
+            "answers[0].text, answers[0].log_probs, answers[0].reference_log_probs, answers[0].kl",
         ),
     ]
 

@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftConfig
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from trimtab.assets.models import built_in_models, get_model
+from trimtab.assets import built_in_models, get_model, quiet_transformers
 from trimtab.errors import ModelError, UsageError, VocabularyError
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.trunk import Trunk
@@ -232,11 +232,12 @@ def _load_trunk(source: str, dtype: str, device: str) -> Trunk:
     if Path(path).is_dir():
         _check_folder(Path(path))
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
-        )
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
+            )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             given=f"the model {source!r}, which cannot be loaded: {str(error).strip().splitlines()[0]}",

@@ -55,7 +55,10 @@ class Cached:
             for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
         ]
         known = {key: self.memory[key] for key in keys if key in self.memory}
-        first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
+        first: dict[tuple[str, ...], int] = {}
+        for row, key in enumerate(keys):
+            if key not in known:
+                first.setdefault(key, row)
         fresh = score(
             self.reward,
             [prompts[row] for row in first.values()],

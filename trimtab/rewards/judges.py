@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from trimtab.assets import home, make_once, movie_reviews
 from trimtab.assets.store import Progress, silent
-from trimtab.errors import ConfigError
+from trimtab.errors import AssetError, ConfigError
 from trimtab.rewards.encoder import SentenceEncoder
 from trimtab.rewards.extras import extra
 from trimtab.rewards.load import build, load_reward
@@ -39,7 +40,7 @@ class RottenTomatoes:
 
     Example:
         >>> RottenTomatoes.load()(["The film was"], [" a joy from start to finish"])  # doctest: +SKIP
-        [0.97]
+        [0.738...]
     """
 
     encoder: SentenceEncoder
@@ -60,7 +61,7 @@ class RottenTomatoes:
 
         Raises:
             ConfigError: scikit-learn is not installed, or the home cannot be written to.
-            AssetError: the encoder or the sentences cannot be fetched.
+            AssetError: the encoder or the sentences cannot be fetched, or the stored judge is damaged.
         """
         encoder = SentenceEncoder.load(progress=progress)
 
@@ -73,8 +74,15 @@ class RottenTomatoes:
             save_file({"weights": weights.float(), "bias": bias.float()}, folder / "weights.safetensors")
 
         folder = make_once(home() / "classifiers" / "sentiment-rotten-tomatoes-1", train)
-        head = load_file(folder / "weights.safetensors")
-        return cls(encoder, head["weights"], head["bias"], scope)
+        try:
+            head = load_file(folder / "weights.safetensors")
+            return cls(encoder, head["weights"], head["bias"], scope)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise AssetError(
+                given=f"{folder}, which cannot be read: {error!r}",
+                expected="weights.safetensors with the weights and the bias of the judge",
+                hint=f"delete {folder}; the judge is trained again at the next use",
+            ) from error
 
     @property
     def name(self) -> str:

@@ -48,7 +48,7 @@ class Sentiment:
 
         Example:
             >>> Sentiment.load()(["The film was"], [" a joy from start to finish"])  # doctest: +SKIP
-            [0.93]
+            [0.782...]
         """
 
         def train(folder: Path) -> None:

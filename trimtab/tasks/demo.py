@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.decoding.sampling import Sampling
+from trimtab.decoding.pool import Settings
 from trimtab.errors import ConfigError
 from trimtab.evaluation.compare import Comparison, compare
 from trimtab.evaluation.report import write_report
@@ -54,7 +54,7 @@ def demo_config(folder: Path, *, steps: int | None = None, seed: int = 0) -> Tra
         steps=steps or 45,
         learning_rate=1e-3,
         kl=CoefficientConfig(coefficient=0.1),
-        stop_kl=0.5,
+        stop_kl=0.6,
         checkpoint_every=5,
         seed=seed,
     )
@@ -110,11 +110,9 @@ def run_demo(
         sentiment.unseen_prompts(PROMPTS),
         reward=reward,
         judges=judges,
-        sampling=Sampling(),
+        settings=Settings(max_new_tokens=TOKENS, seed=seed),
         n=ANSWERS,
-        max_new_tokens=TOKENS,
-        seed=seed,
     )
-    report = write_report(folder, comparison)
-    (folder / "comparison.json").write_text(json.dumps(comparison.summary(), indent=2) + "\n", encoding="utf-8")
+    report = write_report(folder / "report.html", comparison, run=folder, title="A sentiment guide for SmolLM2-135M")
+    (folder / "comparison.json").write_text(json.dumps(comparison.to_dict(), indent=2) + "\n", encoding="utf-8")
     return DemoResult(comparison, report, guide, reused, time.perf_counter() - started)
