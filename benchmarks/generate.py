@@ -1,4 +1,4 @@
-"""Time our loop against transformers' own generate: same model, same prompts, same lengths, in one process, alternating.
+"""Time our loop against transformers' own generate: same model, prompts and lengths, in one process, alternating.
 
     python benchmarks/generate.py [--rows 1 8 32] [--tokens 32] [--repeats 7] [--model smollm2-135m]
 

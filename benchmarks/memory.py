@@ -49,9 +49,7 @@ def main():
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[kind] = round(float(done.stdout.split()[-1]), 1)
     found["ratio"] = round(found["guided"] / found["base"], 3)
-    found["ratio_without_imports"] = round(
-        (found["guided"] - found["imports"]) / (found["base"] - found["imports"]), 3
-    )
+    found["ratio_without_imports"] = round((found["guided"] - found["imports"]) / (found["base"] - found["imports"]), 3)
     print(json.dumps(found, indent=2))
 
 

@@ -41,7 +41,12 @@ def page(function):
 def pages():
     """Return every page by its path."""
     found = {FOLDER / f"{function.__name__}.md": page(function) for function in functions()}
-    index = ["# Recipes", "", "Named methods of the literature as products of policies. Made by `docs/generate.py`.", ""]
+    index = [
+        "# Recipes",
+        "",
+        "Named methods of the literature as products of policies. Made by `docs/generate.py`.",
+        "",
+    ]
     for function in functions():
         summary = inspect.getdoc(function).splitlines()[0]
         index.append(f"* [{function.__name__}]({function.__name__}.md): {summary}")

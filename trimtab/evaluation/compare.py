@@ -99,17 +99,19 @@ def compare(
     judges: Sequence[Reward],
     settings: Settings,
     n: int = 1,
+    knobs: Mapping[str, float] | None = None,
     on_policy: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Let several policies answer the same prompts, and measure the answers.
 
     Args:
-        policies: name to policy, their knobs at their defaults; the first is the base.
+        policies: name to policy; the first is the base.
         prompts: what to answer.
         reward: what the guides were trained on.
         judges: scorers that no training saw; their means are the result.
         settings: sampling, lengths and seed, the same for all.
         n: answers a prompt.
+        knobs: values for the policies that have them; the others keep their defaults.
         on_policy: called with each name before its answers are sampled.
 
     Returns:
@@ -146,12 +148,17 @@ def compare(
         if on_policy is not None:
             on_policy(name)
         started = time.perf_counter()
-        answers = generate(policy, prompts, settings, n=n, knobs=None)
+        answers = generate(policy, prompts, settings, n=n, knobs=_of(policy, knobs or {}))
         seconds = time.perf_counter() - started
         results.append(_measure(name, policy, base, answers, (reward, judges), seconds))
     return Comparison(
         tuple(results), reward.name, tuple(judge.name for judge in judges), tuple(prompts), n, settings, base.vocabulary
     )
+
+
+def _of(policy: Policy, knobs: Mapping[str, float]) -> dict[str, float]:
+    """Return the values of the knobs that a policy has."""
+    return {knob.name: knobs[knob.name] for knob in policy.knobs if knob.name in knobs}
 
 
 def _measure(

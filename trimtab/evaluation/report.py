@@ -28,6 +28,7 @@ from trimtab.rewards.extras import extra
 FULL_COLOUR = 3.0
 """Shift, in nats, at which a token has the strongest colour: 20 times as likely, or as unlikely, as under the base."""
 
+_MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 _CURVES = (
     ("reward", "Training reward", "mean over the answers of a step"),
     ("kl", "KL to the base", "nats per token"),
@@ -136,7 +137,7 @@ def measures(comparison: Comparison) -> list[Measure]:
         if len(values) > 1:
             gap = f"{values[1] - values[0]:+.{digits}f}"
             change = f"{values[1] / values[0]:.2f} x" if share and values[0] else gap
-        return Measure(label, note, tuple(_number(v, digits) for v in values), _minus(change).replace("x", "×"))
+        return Measure(label, note, tuple(_number(v, digits) for v in values), _minus(change).replace("x", _TIMES))
 
     judged = [
         line(f"Judge {name}", "mean score by a scorer that training never saw", [r.judges[name] for r in results], 3)
@@ -144,7 +145,7 @@ def measures(comparison: Comparison) -> list[Measure]:
     ]
     return [
         *judged,
-        line(f"Training reward {comparison.reward}", "what the guide was trained on", [r.reward for r in results], 3),
+        line(f"Reward {comparison.reward}", "what the guide was trained on", [r.reward for r in results], 3),
         line("KL to the base", "nats per token, exact; 0 is the base itself", [r.kl for r in results], 3),
         line("Perplexity under the base", "lower is more like the base", [r.perplexity for r in results], 1),
         line("Distinct-2", "share of different word pairs", [r.distinct_2 for r in results], 3, share=True),
@@ -156,7 +157,7 @@ def measures(comparison: Comparison) -> list[Measure]:
 
 def marks(answer: Answer, vocabulary: Vocabulary) -> list[Mark]:
     """Return the pieces of an answer with how far the policy moved each from its reference."""
-    found = []
+    found: list[Mark] = []
     for piece in spell(answer, vocabulary):
         own = sum(answer.log_probs[piece.start : piece.stop])
         reference = sum(answer.reference_log_probs[piece.start : piece.stop])
@@ -282,7 +283,9 @@ def _tip(own: float, reference: float) -> str:
     times = f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}" if ratio < 1e6 else "over a million"
     way = "more" if own >= reference else "less"
     moved = "unmoved" if abs(own - reference) < 0.05 else f"{times} times {way} likely than under the base"
-    return f"policy {_percent(own)}  ({_number(own, 2)})\nbase   {_percent(reference)}  ({_number(reference, 2)})\n{moved}"
+    return (
+        f"policy {_percent(own)}  ({_number(own, 2)})\nbase   {_percent(reference)}  ({_number(reference, 2)})\n{moved}"
+    )
 
 
 def _percent(log_prob: float) -> str:
@@ -291,9 +294,9 @@ def _percent(log_prob: float) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    return _minus(f"{value:.{digits}f}") if math.isfinite(value) else "∞" if value > 0 else "−∞"
+    return _minus(f"{value:.{digits}f}") if math.isfinite(value) else "∞" if value > 0 else f"{_MINUS}∞"
 
 
 def _minus(text: str) -> str:
     """Use the minus sign, and no sign for a zero."""
-    return text.replace("-", "−") if text.strip("+-0.") else text.strip("+-")
+    return text.replace("-", _MINUS) if text.strip("+-0.") else text.strip("+-")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import PromptError
-from trimtab.policies.knob import Knob, KnobValues, Scalar, bind
+from trimtab.policies.knob import Knob, KnobValues, Scalar, bind, declared_knobs
 from trimtab.policies.state import Host, Part, State
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -66,11 +66,15 @@ class Policy(ABC):
     # -- the algebra -------------------------------------------------------------------------------------------------
 
     def __mul__(self, other: Policy) -> Policy:
+        if not isinstance(other, Policy):
+            return NotImplemented
         from trimtab.policies.product import Product
 
         return Product.of([(self, 1.0), (other, 1.0)])
 
     def __truediv__(self, other: Policy) -> Policy:
+        if not isinstance(other, Policy):
+            return NotImplemented
         from trimtab.policies.product import Product
 
         return Product.of([(self, 1.0), (other, -1.0)])
@@ -255,8 +259,7 @@ def init(
             expected="one mapping for all prompts, or one a prompt",
             hint="pass knobs={...} or a list of the same length as the prompts",
         )
-    declared = {knob.name: knob for policy in policies for knob in policy.knobs}
-    values = bind(tuple(declared.values()), settings)
+    values = bind(declared_knobs(knob for policy in policies for knob in policy.knobs), settings)
     leaves = list(dict.fromkeys(leaf for policy in policies for leaf in policy.leaves(values)))
     _check_prompts(prompts, leaves)
     by_host: dict[Host, list[Leaf]] = {}

@@ -1,0 +1,108 @@
+"""What every verb says and how: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from trimtab.evaluation.compare import Comparison
+    from trimtab.training.log import StepMetrics
+
+
+@dataclass
+class Talk:
+    """How a verb talks.
+
+    Args:
+        as_json: results are one JSON object on standard output.
+        quiet: no progress.
+        out: for results.
+        err: for progress and messages.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    out: Console = field(default_factory=lambda: Console(soft_wrap=True))
+    err: Console = field(default_factory=lambda: Console(stderr=True))
+
+    def note(self, message: str) -> None:
+        """Say what is going on."""
+        if not self.quiet and not self.as_json:
+            self.err.print(Text(message, style="dim"))
+
+    def result(self, value: object) -> None:
+        """Print the one JSON object of a verb."""
+        self.out.print(Text(json.dumps(value, ensure_ascii=False, default=str)))
+
+    def comparison(self, comparison: Comparison) -> None:
+        """Print the table of a comparison: a column a policy, a row a measure."""
+        table = Table(title=f"{len(comparison.prompts)} prompts, {comparison.n} answers each")
+        table.add_column("")
+        for result in comparison.results:
+            table.add_column(result.name, justify="right")
+        results = comparison.results
+        rows: list[tuple[str, list[float]]] = [(f"reward: {comparison.reward}", [r.reward for r in results])]
+        rows += [(f"judge: {judge}", [r.judges[judge] for r in results]) for judge in comparison.judges]
+        rows += [
+            ("KL to the base, nats per token", [r.kl for r in results]),
+            ("perplexity under the base", [r.perplexity for r in results]),
+            ("distinct-2", [r.distinct_2 for r in results]),
+            ("repetition", [r.repetition for r in results]),
+            ("tokens per answer", [r.length for r in results]),
+            ("tokens per second", [r.tokens_per_second for r in results]),
+        ]
+        for label, values in rows:
+            table.add_row(label, *(f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" for value in values))
+        self.out.print(table)
+
+    def samples(self, comparison: Comparison, count: int) -> None:
+        """Print answers of all policies side by side."""
+        table = Table(title="Samples", show_lines=True)
+        table.add_column("prompt", ratio=1)
+        for result in comparison.results:
+            table.add_column(result.name, ratio=2)
+        for i, prompt in enumerate(comparison.prompts[:count]):
+            table.add_row(Text(prompt), *(Text(r.answers[i * comparison.n].text.strip()) for r in comparison.results))
+        self.out.print(table)
+
+
+class StepBar:
+    """Shows training steps: a bar on a terminal, a plain line a step elsewhere; a context manager.
+
+    Args:
+        talk: how the verb talks.
+    """
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> StepBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, metrics: StepMetrics) -> None:
+        """Show one step."""
+        if self._talk.quiet or self._talk.as_json:
+            return
+        line = f"reward {metrics.reward:.3f}  KL {metrics.kl:.3f}  entropy {metrics.entropy:.2f}"
+        if not self._talk.err.is_terminal:
+            self._talk.note(f"step {metrics.step}/{metrics.steps}  {line}  {metrics.seconds:.1f} s")
+            return
+        if self._bar is None:
+            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.description}"), console=self._talk.err)
+            self._task = self._bar.add_task("", total=metrics.steps)
+            self._bar.start()
+        self._bar.update(self._task, completed=metrics.step, description=line)

@@ -1,0 +1,71 @@
+"""The command line: verbs, and what happens to errors. Usage errors exit with 2, failures with 1, Ctrl-C with 130."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+import trimtab
+from trimtab.cli import models
+from trimtab.cli.demo import demo
+from trimtab.cli.doctor import doctor
+from trimtab.cli.evaluate import evaluate
+from trimtab.cli.generate import generate
+from trimtab.cli.train import train
+from trimtab.errors import TrimtabError
+
+app = typer.Typer(
+    name="trimtab",
+    help="Steer a frozen language model at inference time: policies multiply.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(models.app, name="models")
+app.command()(generate)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(doctor)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(trimtab.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Steer a frozen language model at inference time: policies multiply."""
+
+
+def run() -> None:
+    """Run the command line; errors of a user become a message and an exit code, never a traceback."""
+    try:
+        app()
+    except TrimtabError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("\nstopped; a training run keeps its last whole step and goes on with --resume")
+        sys.exit(130)
+
+
+def _complain(error: TrimtabError) -> None:
+    """Say what was given, what was expected and what to try."""
+    if "--json" in sys.argv:
+        fields = {"kind": type(error).__name__, "given": error.given, "expected": error.expected, "try": error.hint}
+        sys.stderr.write(json.dumps({"error": fields}, ensure_ascii=False) + "\n")
+        return
+    text = Text()
+    for label, message in (("given", error.given), ("expected", error.expected), ("try", error.hint)):
+        text.append(f"{label}: ", style="bold red" if label == "given" else "bold").append(f"{message}\n")
+    Console(stderr=True, soft_wrap=True).print(text, end="")
