@@ -3,12 +3,12 @@
 import os
 import shutil
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported: tests never wait for a network
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")

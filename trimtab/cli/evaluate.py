@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from enum import StrEnum
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +14,7 @@ from trimtab.cli.options import Device, Dtype, Json, Knobs, Models, Quiet, Seed,
 from trimtab.errors import ConfigError
 
 
-class Task(str, Enum):
+class Task(StrEnum):
     """What can be evaluated."""
 
     sentiment = "sentiment"
@@ -44,9 +46,10 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
     talk = Talk(as_json, quiet)
     trained_on = load_reward(reward or sentiment.REWARD, progress=talk.note)
     judges = [load_judge(name, progress=talk.note) for name in judge or sentiment.JUDGES]
-    for each in judges:  # before any model is loaded
-        check_independent(trained_on, each)
     sources, values = pairs(model or [], "--model"), knob_values(knob or [])
+    rewards = [trained_on, *(load_reward(spec) for spec in _rewards_of([*sources.values(), *policies]))]
+    for seen, each in product(rewards, judges):  # before any model is loaded
+        check_independent(seen, each)
     built = [build_policy(text, sources, values, dtype=dtype, device=device)[0] for text in policies]
     references = {policy.reference for policy in built}
     if len(references) > 1:
@@ -69,3 +72,14 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
         talk.result(comparison.to_dict())
     else:
         talk.comparison(comparison)
+
+
+def _rewards_of(sources: list[str]) -> list[str | dict[str, Any]]:
+    """Return what the guides among some models and policy files were trained on, as far as their folders say."""
+    from trimtab.policies.lm import read_guide_file
+    from trimtab.policies.policy_file import read_policy_file
+
+    files = [read_policy_file(source) for source in sources if source.endswith(".yaml")]
+    folders = [*sources, *(model.source for file in files for model in file.models.values())]
+    about = [read_guide_file(Path(folder)) for folder in folders]
+    return [each["trained"]["reward"] for each in about if "trained" in each]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from typing import Annotated
 
@@ -49,11 +50,12 @@ def generate(  # noqa: PLR0913 -- one parameter an option
         "stop": None if stop is None else tuple(stop),
     }
     settings = {**decoding.model_dump(), **{name: value for name, value in flags.items() if value is not None}}
+    seed = secrets.randbits(31) if seed is None else seed
     answers = built.generate(texts, n=n, seed=seed, knobs=knobs, **settings)
     if as_json:
         from dataclasses import asdict
 
-        talk.result({"policy": str(built), "answers": [asdict(answer) for answer in answers]})
+        talk.result({"policy": str(built), "seed": seed, "answers": [asdict(answer) for answer in answers]})
         return
     for answer in answers:
         kl = f"  [{answer.mean_kl:.2f} nats per token from the base]"

@@ -17,12 +17,15 @@ from trimtab.cli.doctor import doctor
 from trimtab.cli.evaluate import evaluate
 from trimtab.cli.generate import generate
 from trimtab.cli.train import train
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, UsageError
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C stopped; typer turns the interrupt into it."""
 
 app = typer.Typer(
     name="trimtab",
     help="Steer a frozen language model at inference time: policies multiply.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -42,21 +45,36 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Steer a frozen language model at inference time: policies multiply."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def run() -> None:
     """Run the command line; errors of a user become a message and an exit code, never a traceback."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except TrimtabError as error:
         _complain(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        code = error.exit_code
+    except typer.TyperException as error:
+        code = _misused(error)
+    if code == INTERRUPTED:
         Console(stderr=True).print("\nstopped; a training run keeps its last whole step and goes on with --resume")
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _misused(error: typer.TyperException) -> int:
+    """Say how a command line cannot be read."""
+    if "--json" in sys.argv:
+        hint = "trimtab --help"
+        _complain(UsageError(given=error.format_message(), expected="a command that trimtab knows", hint=hint))
+    else:
+        Console(stderr=True, soft_wrap=True).print(Text(f"{error.format_message()}\ntry: trimtab --help"))
+    return int(error.exit_code)
 
 
 def _complain(error: TrimtabError) -> None:

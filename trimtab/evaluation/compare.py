@@ -91,7 +91,7 @@ class Comparison:
         }
 
 
-def compare(
+def compare(  # noqa: PLR0913 -- every argument by keyword
     policies: Mapping[str, Policy],
     prompts: Sequence[str],
     *,

@@ -52,8 +52,8 @@ def repetition(answers: Sequence[str | Sequence[int]], n: int = 3) -> float:
         From 0 to 1; an answer shorter than n counts as 0.
 
     Example:
-        >>> repetition(["a b a b", "a b"], 2)  # the first repeats 1 of its 3 bigrams, the second none
-        0.16666666666666666
+        >>> round(repetition(["a b a b", "a b"], 2), 4)  # the first repeats 1 of its 3 bigrams, the second none
+        0.1667
     """
     shares = [1 - distinct_n([answer], n) if _grams(answer, n) else 0.0 for answer in answers]
     return sum(shares) / len(shares) if shares else 0.0

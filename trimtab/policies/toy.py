@@ -48,6 +48,8 @@ class _TableHost:
     def step(self, state: TableState, tokens: Tensor) -> tuple[Tensor, TableState]:
         rows = list(zip(state.prefixes, tokens.tolist(), strict=True))
         width = tokens.shape[1]
+        if width == 0:
+            return torch.zeros(len(state.tables), len(rows), 0, state.tables[0].vocabulary.size), state
         log_probs = [
             [torch.stack([table.row((*prefix, *block[: t + 1])) for t in range(width)]) for prefix, block in rows]
             for table in state.tables

@@ -132,7 +132,7 @@ class Trunk:
 
     def adapter_weights(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of an adapter under the names that PEFT files use."""
-        weights = get_peft_model_state_dict(self._peft, adapter_name=name)
+        weights = get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
         return {key: tensor.contiguous() for key, tensor in weights.items()}
 
     def add_control(self, name: str, count: int, *, seed: int) -> nn.Embedding:

@@ -1,0 +1,122 @@
+import pytest
+
+SHORT = ("--max-new-tokens", 8)
+
+
+@pytest.fixture
+def models(tiny_lm_folder, smaller_lm_folder):
+    return "--model", f"base={tiny_lm_folder}", "--model", f"guide={smaller_lm_folder}"
+
+
+@pytest.fixture
+def policy_file(tmp_path, tiny_lm_folder, smaller_lm_folder):
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        f"models: {{base: {tiny_lm_folder}, guide: {smaller_lm_folder}}}\n"
+        "knobs: {strength: {default: 1.0, min: 0.0, max: 3.0}}\n"
+        "policy: base * guide^strength\n"
+        "decoding: {max_new_tokens: 3, min_new_tokens: 3}\n"
+    )
+    return path
+
+
+def test_every_answer_carries_what_it_cost(trimtab, models):
+    arguments = "w1 w2", "w3", "-n", 2, "--max-new-tokens", 4, "--min-new-tokens", 4, "--seed", 0, "--json"
+    found = trimtab("generate", "base * guide^2", *models, *arguments).json["answers"]
+    assert [answer["prompt"] for answer in found] == ["w1 w2", "w1 w2", "w3", "w3"]
+    for answer in found:
+        assert len(answer["token_ids"]) == len(answer["log_probs"]) == len(answer["reference_log_probs"]) == 4
+        assert len(answer["kl"]) == 4 and min(answer["kl"]) > 0
+
+
+def test_the_seed_decides(trimtab, models):
+    first, again, other = (
+        trimtab("generate", "base", *models, "w1", "-n", 8, *SHORT, "--seed", seed, "--json").json["answers"]
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_a_knob_given_by_a_flag_needs_no_declaration(trimtab, models):
+    def ask(policy, *knobs):
+        return trimtab("generate", policy, *models, *knobs, "w1 w2", *SHORT, "--seed", 0, "--json").json["answers"]
+
+    assert ask("base * guide^s", "--knob", "s=0") == ask("base")
+    assert ask("base * guide^s", "--knob", "s=2") == ask("base * guide^2")
+
+
+def test_people_read_prompt_and_answer(trimtab, models):
+    ran = trimtab("generate", "base", *models, "w1 w2", *SHORT, "--seed", 0)
+    answer = trimtab("generate", "base", *models, "w1 w2", *SHORT, "--seed", 0, "--json").json["answers"][0]
+    assert ran.code == 0 and "w1 w2" in ran.out and answer["text"] in ran.out
+
+
+def test_prompts_come_from_standard_input(trimtab, models):
+    for arguments in ([], ["-"]):
+        asked = trimtab("generate", "base", *models, *arguments, *SHORT, "--json", stdin="w1\n\nw2 w3\n").json[
+            "answers"
+        ]
+        assert [answer["prompt"] for answer in asked] == ["w1", "w2 w3"]
+
+
+def test_flags_win_over_the_settings_of_a_policy_file(trimtab, policy_file):
+    own = trimtab("generate", policy_file, "w1", "--seed", 0, "--json").json["answers"][0]
+    longer = trimtab("generate", policy_file, "w1", "--seed", 0, "--max-new-tokens", 5, "--json").json["answers"][0]
+    assert len(own["token_ids"]) == 3
+    assert 3 <= len(longer["token_ids"]) <= 5 and longer["token_ids"][:3] == own["token_ids"]
+
+
+def test_a_policy_files_knob_can_be_bound(trimtab, policy_file, models):
+    lengths = "--max-new-tokens", 3, "--min-new-tokens", 3, "--seed", 0, "--json"
+    bound = trimtab("generate", policy_file, "w1", "--knob", "strength=0", *lengths).json["answers"]
+    assert bound == trimtab("generate", "base", *models, "w1", *lengths).json["answers"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "arguments", "code", "told"),
+    [
+        ("base * gide", ["w1"], 2, "gide"),
+        ("base *", ["w1"], 2, "the end of the expression"),
+        ("(" * 10_000 + "base", ["w1"], 2, "expected"),
+        ("base * guide^s", ["w1"], 2, "'s'"),
+        ("base^s", ["w1", *SHORT, "--knob", "s=nan"], 2, "nan"),
+        ("base^s", ["w1", *SHORT, "--knob", "s=inf"], 2, "inf"),
+        ("base^s", ["w1", "--knob", "s=strong"], 2, "a number"),
+        ("base^nan", ["w1"], 2, "nan"),
+        ("base", ["w1", "--model", "other"], 2, "--model other"),
+        ("base", ["w1", "--max-new-tokens", "0"], 2, "max_new_tokens=0"),
+        ("base", ["w1", "--top-p", "1.5"], 2, "top_p=1.5"),
+        ("base", ["w1", "-n", "0"], 2, "n=0"),
+        ("base", [""], 2, "no tokens"),
+        ("base", ["w1 " * 60], 2, "60 tokens"),
+        ("base", [], 2, "no prompts"),
+        ("base", ["w1", "--device", "abacus"], 2, "abacus"),
+        ("missing.yaml", ["w1"], 2, "missing.yaml"),
+    ],
+)
+def test_what_can_never_work_exits_with_2(trimtab, models, policy, arguments, code, told):
+    ran = trimtab("generate", policy, *models, *arguments)
+    assert ran.code == code and ran.out == ""
+    assert told in ran.err and "Traceback" not in ran.err
+    assert [line.split(":")[0] for line in ran.err.splitlines() if ":" in line[:9]][::2] == ["given", "try"]
+
+
+def test_a_knob_outside_its_range_is_refused(trimtab, policy_file):
+    ran = trimtab("generate", policy_file, "w1", "--knob", "strength=4")
+    assert ran.code == 2 and "strength=4.0" in ran.err and "from 0.0 to 3.0" in ran.err
+
+
+def test_an_unknown_knob_is_refused(trimtab, policy_file):
+    ran = trimtab("generate", policy_file, "w1", "--knob", "strenght=1")
+    assert ran.code == 2 and "strenght" in ran.err and "['strength']" in ran.err
+
+
+def test_an_unknown_model_exits_with_1(trimtab):
+    ran = trimtab("generate", "base", "--model", "base=no-such-model", "w1")
+    assert ran.code == 1 and "no-such-model" in ran.err and "smollm2-135m" in ran.err
+
+
+def test_a_folder_without_weights_exits_with_1(trimtab, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    ran = trimtab("generate", "base", "--model", f"base={tmp_path}", "w1")
+    assert ran.code == 1 and "without weights" in ran.err

@@ -1,0 +1,66 @@
+import math
+
+import pytest
+
+from trimtab.decoding.answer import Answer
+from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, perplexity_under, repetition
+from trimtab.policies.toy import Table
+
+
+def answer(kl, prompt="a", token_ids=None):
+    ids = tuple(token_ids or [0] * len(kl))
+    return Answer(prompt, "", ids, (-1.0,) * len(ids), (-1.0,) * len(ids), tuple(kl), "length")
+
+
+def test_distinct_n_counts_over_all_answers_together():
+    # bigrams: (1 2) (2 3) and (1 2): two different ones of three
+    assert distinct_n([[1, 2, 3], [1, 2]], 2) == pytest.approx(2 / 3)
+    assert distinct_n([[1, 2, 3], [1, 2]], 1) == pytest.approx(3 / 5)
+
+
+def test_distinct_n_splits_texts_into_words():
+    # "the film", "film the", "the film": two of three
+    assert distinct_n(["the film  the\nfilm"], 2) == pytest.approx(2 / 3)
+
+
+def test_distinct_n_of_answers_that_are_too_short_is_zero():
+    assert distinct_n(["one", ""], 2) == 0.0
+    assert distinct_n([], 2) == 0.0
+
+
+def test_repetition_averages_answers_not_n_grams():
+    # "x x x x" has 2 trigrams, both "x x x": half repeats; "a b c" repeats nothing; "a" is too short
+    assert repetition(["x x x x", "a b c", "a"], 3) == pytest.approx(0.5 / 3)
+    assert repetition([]) == 0.0
+
+
+def test_perplexity_weighs_tokens_equally():
+    # (ln 2 + ln 4 + ln 4) / 3 = (5 / 3) ln 2
+    rows = [[-math.log(2)], [-math.log(4), -math.log(4)]]
+    assert perplexity(rows) == pytest.approx(2 ** (5 / 3))
+
+
+def test_perplexity_of_an_impossible_token_is_infinite():
+    assert perplexity([[-math.inf, -0.1]]) == math.inf
+    assert perplexity([[-800.0]]) == math.inf
+
+
+def test_perplexity_under_another_policy_reads_the_prompt_and_ragged_answers():
+    # After a: b with 1/4. After b: 1/2 each. Answers "b a b" and "b b" of "a": 1/4 1/2 1/4 and 1/4 1/2, that is 2^-8.
+    table = Table.of({"": {"a": 0.5, "b": 0.5}, "a": {"a": 0.75, "b": 0.25}})
+    answers = [answer([0.0] * 3, token_ids=[1, 0, 1]), answer([0.0] * 2, token_ids=[1, 1])]
+    assert perplexity_under(table, answers) == pytest.approx(2 ** (8 / 5))
+    assert perplexity_under(table, answers, rows=1) == pytest.approx(2 ** (8 / 5))
+
+
+def test_perplexity_under_the_reference_is_that_of_the_reference_log_probs():
+    base, guide = (Table.random(6, seed=seed) for seed in (0, 1))
+    answers = (base * guide).generate(["t0", "t1 t2"], max_new_tokens=5, n=3, seed=0)
+    stored = perplexity([each.reference_log_probs for each in answers])
+    assert perplexity_under(base, answers) == pytest.approx(stored, rel=1e-5)
+
+
+def test_mean_kl_and_length_weigh_tokens_and_answers():
+    answers = [answer([0.3]), answer([0.0, 0.6, 0.9])]
+    assert mean_kl(answers) == pytest.approx(1.8 / 4)  # over tokens
+    assert mean_length(answers) == pytest.approx(2.0)  # over answers
