@@ -14,8 +14,8 @@ from torch import Tensor
 
 from trimtab.decoding.answer import Answer, FinishReason
 from trimtab.decoding.sampling import Sampling, pick, uniforms, warp
-from trimtab.errors import ConfigError, PromptError
-from trimtab.policies.base import Policy, init, step
+from trimtab.errors import ConfigError, PolicyError, PromptError
+from trimtab.policies.base import Policy, init, needed_leaves, step
 from trimtab.policies.state import State
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -48,6 +48,7 @@ class Settings:
         min_new_tokens: tokens before a row may end.
         max_new_tokens: tokens after which it must.
         stop: texts that end a row.
+        stop_ids: token ids that end a row, beside the vocabulary's own.
         seed: of the random numbers.
         max_rows: rows that run at once.
         metered: whether log-probabilities under the reference and the KL to it are measured; without it they are 0.
@@ -57,6 +58,7 @@ class Settings:
     min_new_tokens: int = 0
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
     seed: int = 0
     max_rows: int = MAX_ROWS
     metered: bool = True
@@ -94,10 +96,14 @@ class _Running:
     state: State
     log_probs: list[Tensor]
 
-    def select(self, keep: list[int]) -> _Running:
-        index = torch.tensor(keep)
+    def pick(self, places: list[int], rows: list[Row]) -> _Running:
+        """Put rows on these places, which may repeat."""
+        index = torch.tensor(places)
         kept = [log_probs[index.to(log_probs.device)] for log_probs in self.log_probs]
-        return _Running([self.rows[i] for i in keep], self.state.select(index), kept)
+        return _Running(rows, self.state.select(index), kept)
+
+    def select(self, keep: list[int]) -> _Running:
+        return self.pick(keep, [self.rows[i] for i in keep])
 
     def join(self, other: _Running) -> _Running:
         log_probs = [torch.cat(pair) for pair in zip(self.log_probs, other.log_probs, strict=True)]
@@ -119,19 +125,18 @@ def decode(policy: Policy, requests: Sequence[Request], settings: Settings) -> l
         PromptError: a prompt does not fit in the context with its new tokens.
     """
     policies = [policy, policy.reference] if settings.metered and policy.reference != policy else [policy]
-    waiting = list(enumerate(_places(requests)))
+    queue = _Queue(policies, requests, settings)
     finished: list[Row] = []
     running: _Running | None = None
     with torch.inference_mode():
-        while running is not None or waiting:
+        while running is not None or queue.waiting:
             taken = len(running.rows) if running else 0
             # Joining caches copies them, so newcomers wait until half the pool is free.
-            if waiting and taken <= settings.max_rows // 2:
-                admitted = _admit(policies, requests, waiting, settings, settings.max_rows - taken)
-                if admitted is not None:
-                    running = admitted if running is None else running.join(admitted)
+            if queue.waiting and taken <= settings.max_rows // 2:
+                admitted = queue.admit(settings.max_rows - taken)
+                running = admitted if running is None else running.join(admitted)
             assert running is not None
-            tokens = _pick(policy.vocabulary, running, settings)
+            tokens = _pick(policy, running, settings)
             alive = [i for i, row in enumerate(running.rows) if row.finish is None]
             finished += [row for row in running.rows if row.finish is not None]
             if not alive:
@@ -170,19 +175,21 @@ def generate(
         Request(ids, n, values, encoded[:i].count(ids))
         for i, (ids, values) in enumerate(zip(encoded, bound, strict=True))
     ]
-    check_lengths(policy, encoded, settings.max_new_tokens)
+    check_lengths(policy, encoded, settings.max_new_tokens, bound)
     rows = decode(policy, requests, settings)
     return [
-        to_answer(row, prompts[place], policy.vocabulary, settings.stop)
+        to_answer(row, prompts[place], policy.vocabulary, settings)
         for row, place in zip(rows, (i for i in range(len(prompts)) for _ in range(n)), strict=True)
     ]
 
 
-def to_answer(row: Row, prompt: str, vocabulary: Vocabulary, stop: Sequence[str] = ()) -> Answer:
-    """Turn a finished row into an answer."""
+def to_answer(row: Row, prompt: str, vocabulary: Vocabulary, settings: Settings) -> Answer:
+    """Turn a finished row into an answer; its text ends before the stop that ended it."""
     assert row.finish is not None
-    text = vocabulary.decode(row.tokens)
-    cuts = [at for at in (text.find(each) for each in stop) if at >= 0]
+    tokens = row.tokens[:-1] if row.tokens[-1] in settings.stop_ids else row.tokens
+    text = vocabulary.decode(tokens)
+    start = len(vocabulary.decode(row.tokens[: settings.min_new_tokens]))
+    cuts = [at for at in (text.find(each, start) for each in settings.stop) if at >= 0] if row.finish == "stop" else []
     return Answer(
         prompt=prompt,
         text=text[: min(cuts)] if cuts else text,
@@ -194,14 +201,19 @@ def to_answer(row: Row, prompt: str, vocabulary: Vocabulary, stop: Sequence[str]
     )
 
 
-def check_lengths(policy: Policy, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def check_lengths(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    knobs: Sequence[Mapping[str, float]] = ({},),
+) -> None:
     """Refuse prompts that leave no room for the answer.
 
     Raises:
         PromptError: prompt and answer together are longer than a context.
     """
-    defaults = {knob.name: torch.tensor([knob.default]) for knob in policy.knobs}
-    limits = [leaf.context_length for leaf in policy.leaves(defaults) if leaf.context_length is not None]
+    leaves = needed_leaves([policy], knobs)
+    limits = [leaf.context_length for leaf in leaves if leaf.context_length is not None]
     longest = max(len(prompt) for prompt in prompts)
     if limits and longest + max_new_tokens > min(limits):
         raise PromptError(
@@ -211,49 +223,57 @@ def check_lengths(policy: Policy, prompts: Sequence[Sequence[int]], max_new_toke
         )
 
 
-def _places(requests: Sequence[Request]) -> list[tuple[int, int]]:
-    """List every answer wanted, as (request, answer)."""
-    return [(r, a) for r, request in enumerate(requests) for a in range(request.n)]
+class _Queue:
+    """Answers that wait for a place in the pool; each prompt is prefilled once, when its first answer gets one."""
+
+    def __init__(self, policies: Sequence[Policy], requests: Sequence[Request], settings: Settings) -> None:
+        self._policies, self._requests, self._settings = policies, requests, settings
+        answers = [(owner, answer) for owner, request in enumerate(requests) for answer in range(request.n)]
+        self.waiting = list(enumerate(answers))
+        # All rows evaluate the same leaves, whenever they are admitted, so that their states can be joined.
+        self._leaves = needed_leaves(policies, [request.knobs for request in requests])
+        self._kept: tuple[int, _Running] | None = None
+
+    def admit(self, free: int) -> _Running:
+        """Take as many rows as fit, prefill the prompts that are new, and fork them."""
+        batch, self.waiting = self.waiting[:free], self.waiting[free:]
+        owners = [owner for _, (owner, _) in batch]
+        unique = sorted(set(owners))
+        filled = None if self._kept is None or self._kept[0] != unique[0] else self._kept[1]
+        if fresh := [self._requests[owner] for owner in (unique if filled is None else unique[1:])]:
+            log_probs, state = init(
+                self._policies,
+                [request.prompt for request in fresh],
+                [request.knobs for request in fresh],
+                leaves=self._leaves,
+            )
+            prefilled = _Running([], state, log_probs)
+            filled = prefilled if filled is None else filled.join(prefilled)
+        assert filled is not None
+        split = bool(self.waiting) and self.waiting[0][1][0] == owners[-1]
+        self._kept = (owners[-1], filled.pick([len(unique) - 1], [])) if split else None
+        rows = [self._row(place, owner, answer) for place, (owner, answer) in batch]
+        return filled.pick([unique.index(owner) for owner in owners], rows)
+
+    def _row(self, place: int, owner: int, answer: int) -> Row:
+        request, settings = self._requests[owner], self._settings
+        draws = uniforms(settings.seed, request.prompt, request.occurrence, answer, settings.max_new_tokens)
+        return Row(request, place, draws)
 
 
-def _admit(
-    policies: Sequence[Policy],
-    requests: Sequence[Request],
-    waiting: list[tuple[int, tuple[int, int]]],
-    settings: Settings,
-    free: int,
-) -> _Running | None:
-    """Take rows off the waiting list, prefill each of their prompts once, and fork them."""
-    batch = waiting[:free]
-    if not batch:
-        return None
-    del waiting[:free]
-    owners = [owner for _, (owner, _) in batch]
-    unique = sorted(set(owners))
-    log_probs, state = init(policies, [requests[i].prompt for i in unique], [requests[i].knobs for i in unique])
-    rows = [
-        Row(
-            requests[owner],
-            place,
-            uniforms(
-                settings.seed, requests[owner].prompt, requests[owner].occurrence, answer, settings.max_new_tokens
-            ),
-        )
-        for place, (owner, answer) in batch
-    ]
-    copies = torch.tensor([unique.index(owner) for owner in owners])
-    return _Running(rows, state.select(copies), [each[copies.to(each.device)] for each in log_probs])
-
-
-def _pick(vocabulary: Vocabulary, running: _Running, settings: Settings) -> Tensor:
+def _pick(policy: Policy, running: _Running, settings: Settings) -> Tensor:
     """Pick the next token of every row, write it down with what it cost, and mark the rows that are done."""
+    vocabulary = policy.vocabulary
     log_probs, reference = running.log_probs[0], running.log_probs[-1]
     rows = running.rows
-    weights = warp(log_probs, settings.sampling, _seen(rows, log_probs) if _penalised(settings) else None)
-    early = [i for i, row in enumerate(rows) if len(row.tokens) < settings.min_new_tokens]
-    if early and vocabulary.end_ids:
-        weights = weights.clone()
-        weights[torch.tensor(early)[:, None], torch.tensor(sorted(vocabulary.end_ids))] = -torch.inf
+    allowed = _without_early_ends(log_probs, rows, vocabulary.end_ids | settings.stop_ids, settings.min_new_tokens)
+    weights = warp(allowed, settings.sampling, _seen(rows, log_probs) if _penalised(settings) else None)
+    if not bool(torch.isfinite(weights.amax(-1)).all()):
+        raise PolicyError(
+            given=f"NaN from {policy}, or a row without any token to pick",
+            expected="a probability for every token, some of them above 0",
+            hint="check the weights and their dtype; lower min_new_tokens if only an end is possible",
+        )
     draws = torch.stack([row.uniforms[len(row.tokens)] for row in rows])
     tokens = pick(weights, draws, settings.sampling.temperature)
     chosen = log_probs.gather(1, tokens[:, None]).squeeze(1).tolist()
@@ -270,6 +290,16 @@ def _pick(vocabulary: Vocabulary, running: _Running, settings: Settings) -> Tens
         row.kl.append(cost)
         row.finish = _finish(row, vocabulary, settings)
     return tokens
+
+
+def _without_early_ends(log_probs: Tensor, rows: Sequence[Row], ends: frozenset[int], minimum: int) -> Tensor:
+    """Cut the tokens that would end a row before its minimum length."""
+    early = [i for i, row in enumerate(rows) if len(row.tokens) < minimum]
+    if not early or not ends:
+        return log_probs
+    allowed = log_probs.clone()
+    allowed[torch.tensor(early)[:, None], torch.tensor(sorted(ends))] = -torch.inf
+    return allowed
 
 
 def _penalised(settings: Settings) -> bool:
@@ -301,9 +331,12 @@ def _finish(row: Row, vocabulary: Vocabulary, settings: Settings) -> FinishReaso
     """Say whether and why a row is done."""
     if row.tokens[-1] in vocabulary.end_ids:
         return "end"
-    if settings.stop and len(row.tokens) >= settings.min_new_tokens:
+    if row.tokens[-1] in settings.stop_ids:
+        return "stop"
+    if settings.stop:
         # A stop text of c characters ends within the last c tokens' text; some slack covers multi-token characters.
-        tail = vocabulary.decode(row.tokens[-(max(map(len, settings.stop)) + 8) :])
+        window = max(len(row.tokens) - max(map(len, settings.stop)) - 8, settings.min_new_tokens)
+        tail = vocabulary.decode(row.tokens[window:])
         if any(text in tail for text in settings.stop):
             return "stop"
     return "length" if len(row.tokens) == settings.max_new_tokens else None

@@ -150,7 +150,7 @@ class Policy(ABC):
         top_p: float = 1.0,
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
-        stop: Sequence[str] = (),
+        stop: str | int | Sequence[str | int] = (),
         seed: int | None = None,
         knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
     ) -> list[Answer]:
@@ -166,8 +166,9 @@ class Policy(ABC):
             top_p: keep the smallest set of tokens with at least this much probability.
             min_p: keep tokens with at least this share of the likeliest token's probability.
             repetition_penalty: multiply the log-probability of tokens already in the row by this.
-            stop: texts that end an answer; they are cut off.
-            seed: of the request; the same seed gives the same answers whatever else is in the batch. None draws one.
+            stop: texts and token ids that end an answer; they are cut off. A special token is stopped at by its id.
+            seed: of the request; the same seed gives the same answers whatever else is in the batch, but a prompt that
+                comes twice gets different answers. None draws one.
             knobs: knob values for all prompts, or one mapping a prompt.
 
         Returns:
@@ -187,11 +188,13 @@ class Policy(ABC):
         from trimtab.decoding.pool import Settings, generate
         from trimtab.decoding.sampling import Sampling
 
+        stops = [stop] if isinstance(stop, str | int) else stop
         settings = Settings(
             sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
             min_new_tokens=min_new_tokens,
             max_new_tokens=max_new_tokens,
-            stop=tuple(stop),
+            stop=tuple(each for each in stops if isinstance(each, str)),
+            stop_ids=frozenset(each for each in stops if isinstance(each, int)),
             seed=secrets.randbits(63) if seed is None else seed,
         )
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -216,6 +219,10 @@ class Leaf(Policy):
     def context_length(self) -> int | None:
         """Longest sequence it can read, in tokens of the request, or None for no limit."""
 
+    def steps_like(self, other: Leaf) -> bool:
+        """Return whether rows of both, once prefilled, are stepped alike and so can be joined."""
+        return self == other
+
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """A leaf has no knobs."""
@@ -237,6 +244,8 @@ def init(
     policies: Sequence[Policy],
     prompts: Sequence[Prompt],
     knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
+    *,
+    leaves: Sequence[Leaf] | None = None,
 ) -> tuple[list[Tensor], State]:
     """Prefill prompts for several policies at once, each distinct leaf evaluated once.
 
@@ -244,6 +253,7 @@ def init(
         policies: the policies whose log-probabilities are wanted.
         prompts: B sequences of token ids.
         knobs: knob values for all rows, or one mapping a row.
+        leaves: what to evaluate, when more rows with other knob values will join; by default what these rows need.
 
     Returns:
         For each policy log-probabilities of shape (B, V), and the common state.
@@ -260,7 +270,8 @@ def init(
             hint="pass knobs={...} or a list of the same length as the prompts",
         )
     values = bind(declared_knobs(knob for policy in policies for knob in policy.knobs), settings)
-    leaves = list(dict.fromkeys(leaf for policy in policies for leaf in policy.leaves(values)))
+    if leaves is None:
+        leaves = needed_leaves(policies, settings)
     _check_prompts(prompts, leaves)
     by_host: dict[Host, list[Leaf]] = {}
     for leaf in leaves:
@@ -273,6 +284,12 @@ def init(
         parts.append(Part(host, tuple(hosted), state))
     combined = [policy.combine(said, values).squeeze(1) for policy in policies]
     return combined, State(tuple(parts), values, torch.tensor([len(prompt) for prompt in prompts]))
+
+
+def needed_leaves(policies: Sequence[Policy], settings: Sequence[Mapping[str, float]]) -> list[Leaf]:
+    """Return the leaves that several policies need for rows with these knob values, each once."""
+    values = bind(declared_knobs(knob for policy in policies for knob in policy.knobs), settings)
+    return list(dict.fromkeys(leaf for policy in policies for leaf in policy.leaves(values)))
 
 
 def step(policies: Sequence[Policy], state: State, tokens: Tensor) -> tuple[list[Tensor], State]:

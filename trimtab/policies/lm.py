@@ -14,20 +14,24 @@ from weakref import WeakValueDictionary
 
 import torch
 from peft import LoraConfig, PeftConfig
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from trimtab.assets import built_in_models, get_model, quiet_transformers
 from trimtab.errors import ModelError, UsageError, VocabularyError
 from trimtab.policies.base import Leaf, Policy
-from trimtab.policies.trunk import Trunk
+from trimtab.policies.trunk import Trunk, weights_identity
 from trimtab.policies.view import View
 from trimtab.policies.vocabulary import Vocabulary
 
 GUIDE_FILE = "trimtab.json"
 """The file that makes a folder a guide folder."""
 
-_trunks: WeakValueDictionary[tuple[str, str, str], Trunk] = WeakValueDictionary()
+CONTROL_FILE = "control.safetensors"
+"""Learned control embeddings of a guide, where it has any."""
+
+_trunks: WeakValueDictionary[tuple[str, str, str, str], Trunk] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,10 @@ class LM(Leaf):
         if (folder / "adapter_config.json").is_file():
             base = LM.load(_base_of(folder), dtype=dtype, device=device, name=label)
             return base.with_adapter(folder)
-        return LM(_load_trunk(str(source), dtype, _device(device)), label=label)
+        trunk = load_trunk(str(source), dtype, device)
+        if (folder / CONTROL_FILE).is_file() and "" not in trunk.controls:
+            _read_control(trunk, "", folder)
+        return LM(trunk, view=View(control=0) if "" in trunk.controls else View(), label=label)
 
     @staticmethod
     def of(model: PreTrainedModel, vocabulary: Vocabulary, *, name: str = "lm", cached: bool = True) -> LM:
@@ -101,11 +108,9 @@ class LM(Leaf):
         name = f"a{_digest(folder)}"
         if not self.trunk.has_adapter(name):
             self.trunk.add_adapter(name, read_adapter_config(folder), weights)
-            if (control := folder / "control.safetensors").is_file():
-                table = load_file(control)["control.weight"]
-                self.trunk.add_control(name, len(table), seed=0).weight.data.copy_(table)
-        view = replace(self.view, control=0) if name in self.trunk.controls else self.view
-        return replace(self, adapter=name, view=view)
+            if (folder / CONTROL_FILE).is_file():
+                _read_control(self.trunk, name, folder)
+        return replace(self, adapter=name).with_control(0 if name in self.trunk.controls else None)
 
     def with_prompt(self, text: str) -> LM:
         """Return this LM seeing ``text`` before every prompt."""
@@ -136,6 +141,10 @@ class LM(Leaf):
     def with_control(self, control: int | None) -> LM:
         """Return this LM starting from another of its adapter's learned control tokens; 0 is the best one."""
         return replace(self, view=replace(self.view, control=control))
+
+    def steps_like(self, other: Leaf) -> bool:
+        """Return whether both have the same weights; what a view put before the prompt is in the state already."""
+        return isinstance(other, LM) and (self.trunk, self.adapter) == (other.trunk, other.adapter)
 
     @property
     def untouched(self) -> LM:
@@ -200,6 +209,12 @@ def read_adapter_config(folder: Path) -> LoraConfig:
             expected="a LoRA adapter",
             hint="convert it with peft's convert_to_lora, or merge it into its model",
         )
+    if config.modules_to_save or config.trainable_token_indices or config.layer_replication or config.bias != "none":
+        raise ModelError(
+            given=f"the adapter {folder}, which also replaces weights of its base",
+            expected="low-rank factors alone, so that the base stays as it is beside the adapter",
+            hint="merge it into its base with peft's merge_and_unload, and load the result as a model",
+        )
     config.inference_mode = True
     return config
 
@@ -218,27 +233,43 @@ def load_adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
             expected="adapter_model.safetensors",
             hint="save the adapter as safetensors; trimtab never unpickles" if pickled else "check the path",
         )
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(
+            given=f"{path}, which is damaged: {error}", expected="a whole safetensors file", hint="copy it again"
+        ) from error
 
 
-def _load_trunk(source: str, dtype: str, device: str) -> Trunk:
-    """Read a model's weights, or return the trunk that already holds them."""
+def load_trunk(source: str, dtype: str, device: str, *, shared: bool = True) -> Trunk:
+    """Read a model's weights, or return the trunk that already holds them.
+
+    Args:
+        source: built-in name, path of a folder, or hub id.
+        dtype: of the weights.
+        device: where they go.
+        shared: False reads them again, for weights that will be trained.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be used.
+    """
+    device = _device(device)
     built_in = source in {model.name for model in built_in_models()}
     path = str(get_model(source)) if built_in else source
     where = str(Path(path).resolve()) if Path(path).is_dir() else path
-    key = (where, dtype, device)
-    if (trunk := _trunks.get(key)) is not None:
-        return trunk
     if Path(path).is_dir():
         _check_folder(Path(path))
+    key = (where, _stamp(Path(path)), dtype, device)
+    if shared and (trunk := _trunks.get(key)) is not None:
+        return trunk
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(
-                path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
+                path, config=config, dtype="auto", trust_remote_code=False, use_safetensors=True
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
             given=f"the model {source!r}, which cannot be loaded: {str(error).strip().splitlines()[0]}",
             expected=f"a built-in name ({', '.join(m.name for m in built_in_models())}), a folder with config.json, "
@@ -248,8 +279,12 @@ def _load_trunk(source: str, dtype: str, device: str) -> Trunk:
     vocabulary = Vocabulary.of_tokenizer(
         tokenizer, columns=model.get_output_embeddings().weight.shape[0], end_ids=_end_ids(model, tokenizer)
     )
-    trunk = Trunk(model.to(device), vocabulary, source if built_in else where)
-    _trunks[key] = trunk
+    identity = weights_identity(model)  # of the stored values, before they are rounded to another dtype
+    if dtype != "auto":
+        model = model.to(_dtype(dtype))
+    trunk = Trunk(model.to(device), vocabulary, source if built_in else where, identity=identity)
+    if shared:
+        _trunks[key] = trunk
     return trunk
 
 
@@ -261,7 +296,14 @@ def _check_folder(folder: Path) -> None:
             expected="a transformers model folder or a guide folder",
             hint="check the path",
         )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(
+            given=f"{folder}/config.json, which is not JSON: {error}",
+            expected="a whole model folder",
+            hint="copy it again",
+        ) from error
     if "auto_map" in config:
         raise ModelError(
             given=f"{folder}/config.json, which asks to run code that comes with the model",
@@ -309,10 +351,29 @@ def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     return frozenset(int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None)
 
 
+def _read_control(trunk: Trunk, adapter: str, folder: Path) -> None:
+    """Put a guide's learned control embeddings on its trunk."""
+    table = load_file(folder / CONTROL_FILE)["control.weight"]
+    trunk.add_control(adapter, len(table), seed=0).weight.data.copy_(table)
+
+
+def _stamp(folder: Path) -> str:
+    """Tell a folder's weights from those that were there before: names, sizes and times of its files."""
+    files = sorted(folder.glob("*.safetensors"))
+    return " ".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+
+
+def _dtype(name: str) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise UsageError(given=f"the dtype {name!r}", expected=f"auto, {', '.join(known)}", hint="use auto")
+    return known[name]
+
+
 def _digest(folder: Path) -> str:
     """Name an adapter by its content, so that a retrained one is never mistaken for its predecessor."""
     digest = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors", "control.safetensors"):
+    for name in ("adapter_config.json", "adapter_model.safetensors", CONTROL_FILE):
         if (folder / name).is_file():
             digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]

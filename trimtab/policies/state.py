@@ -111,7 +111,8 @@ class State:
         Raises:
             StateError: the states hold different leaves.
         """
-        if [(p.host, len(p.leaves)) for p in self.parts] != [(p.host, len(p.leaves)) for p in other.parts]:
+        mine, theirs = ([leaf for part in state.parts for leaf in part.leaves] for state in (self, other))
+        if len(mine) != len(theirs) or not all(a.steps_like(b) for a, b in zip(mine, theirs, strict=True)):
             raise StateError(
                 given="two states whose rows evaluate different leaves",
                 expected="states of one policy that evaluate the same leaves",

@@ -63,13 +63,22 @@ class Trunk:
         vocabulary: its tokens.
         source: where it came from, for guide folders and messages.
         cached: False runs the whole prefix at every step: the slow and obvious twin of the cached path.
+        identity: hash of the weights as they are stored, where it is known.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, source: str, *, cached: bool = True) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: Vocabulary,
+        source: str,
+        *,
+        cached: bool = True,
+        identity: str | None = None,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
         self.source = source
-        self.identity = weights_identity(model)
+        self.identity = identity or weights_identity(model)
         self.context_length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.controls: dict[str, nn.Embedding] = {}
         self._peft: PeftModel | None = None
@@ -108,9 +117,12 @@ class Trunk:
                     self._peft.add_adapter(name, config)
             if weights is not None:
                 loaded = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
-                if loaded.unexpected_keys:
-                    raise ValueError(f"unknown tensors, the first is {loaded.unexpected_keys[0]}")
+                missing = [key for key in loaded.missing_keys if f".{name}." in key]
+                if wrong := [*loaded.unexpected_keys, *missing]:
+                    raise ValueError(f"its tensors are not those of its configuration, the first is {wrong[0]}")
         except (ValueError, RuntimeError, KeyError) as error:
+            self._active = _UNKNOWN
+            self._discard(name)
             raise ModelError(
                 given=f"an adapter that does not fit on {self.source}: {error}",
                 expected="a LoRA adapter trained on this model",
@@ -119,6 +131,14 @@ class Trunk:
         self._peft.requires_grad_(False).eval()
         self._active = _UNKNOWN  # peft has switched modules on its own
         self._activate(name)
+
+    def _discard(self, name: str) -> None:
+        """Take an adapter that could not be loaded off again, so that the base is as it was."""
+        if self.has_adapter(name):
+            assert self._peft is not None
+            self._peft.delete_adapter(name)
+        self.model.requires_grad_(False)
+        self._activate(None)
 
     def has_adapter(self, name: str) -> bool:
         """Return whether an adapter of that name is on the trunk."""
@@ -288,7 +308,7 @@ class Trunk:
 def weights_identity(model: nn.Module) -> str:
     """Hash names, shapes and a sample of the values of every tensor.
 
-    The sample is rounded to bfloat16, so that loading the same weights in another precision gives the same identity.
+    The sample is rounded to bfloat16, so that the same weights stored in float32 and in bfloat16 are the same.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

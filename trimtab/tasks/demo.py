@@ -92,7 +92,7 @@ def run_demo(
     guide = folder / "guide"
     trained = read_guide_file(guide).get("trained")
     reused = trained is not None
-    if trained is not None and trained != config.model_dump(mode="json"):
+    if trained is not None and {**trained, "output": str(folder)} != config.model_dump(mode="json"):
         raise ConfigError(
             given=f"{guide}, which was trained with other settings",
             expected="the settings of this demonstration",

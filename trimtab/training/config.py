@@ -27,7 +27,6 @@ class AdapterConfig(_Section):
         rank: of the low-rank factors.
         alpha: their scale is alpha / rank.
         targets: module names the factors sit on, or "all-linear".
-        dropout: on the input of the factors.
     """
 
     kind: Literal["lora", "full"] = "lora"
@@ -35,7 +34,6 @@ class AdapterConfig(_Section):
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     targets: str | list[str] = "all-linear"
-    dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class PromptsConfig(_Section):

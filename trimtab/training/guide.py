@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 import trimtab
-from trimtab.policies.lm import GUIDE_FILE
+from trimtab.policies.lm import CONTROL_FILE, GUIDE_FILE
 from trimtab.training.config import TrainConfig
 from trimtab.training.trainee import Trainee
 
@@ -73,14 +73,14 @@ def model_card(config: TrainConfig, numbers: Mapping[str, Any]) -> str:
         f"| {label} | {numbers[key]:.3f} |"
         for key, label in (
             ("reward", "training reward, mean of the last step"),
-            ("kl", "KL to the base, nats per token"),
+            ("kl", "KL to the base on the last batch, nats per token"),
             ("entropy", "entropy, nats per token"),
             ("distinct_2", "distinct-2 of the last step's answers"),
         )
         if key in numbers
     )
     return f"""---
-base_model: {config.adapter.base or config.base}
+base_model: {config.adapter.base or config.approximate_base or config.base}
 library_name: trimtab
 tags: [trimtab, policy-adapter, {config.algorithm.name}]
 ---
@@ -113,7 +113,7 @@ def _write_weights(folder: Path, trainee: Trainee) -> None:
         config.save_pretrained(str(folder))
         save_file(trunk.adapter_weights(guide.adapter), folder / "adapter_model.safetensors")
     if (control := trunk.controls.get(guide.adapter or "")) is not None:
-        save_file({"control.weight": control.weight.detach().contiguous()}, folder / "control.safetensors")
+        save_file({"control.weight": control.weight.detach().contiguous()}, folder / CONTROL_FILE)
 
 
 def _policy_file(config: TrainConfig, guide: Path) -> dict[str, Any]:

@@ -23,8 +23,9 @@ class StepMetrics:
         step: steps done, this one included.
         steps: steps planned.
         reward: mean over the answers sampled last.
-        kl: exact KL(tailored || base), nats per token.
-        entropy: of the tailored policy, nats per token.
+        kl: exact KL(tailored || base) on the answers learned from, nats per token; with Quark these are answers of the
+            pool, each behind its own control token.
+        entropy: of the tailored policy on the same answers, nats per token.
         loss: the whole loss.
         distinct_2: share of distinct token pairs over the answers sampled last.
         length: mean length of those, in tokens.
@@ -63,7 +64,9 @@ class Log:
     def __init__(self, run: Path, done: int) -> None:
         path = run / FILE
         kept = [line for line in read_metrics(run) if line["step"] <= done]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        partial.replace(path)
         self._file = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
 

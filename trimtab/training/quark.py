@@ -74,7 +74,7 @@ class Quark:
     def restore(self, rollouts: list[Rollout]) -> None:
         """Take the pool back."""
         self._pool = rollouts
-        self._latest = rollouts[-self._config.explore_prompts :]
+        self._latest = rollouts[-min(self._config.explore_prompts, len(self._rows)) :]
 
     @property
     def latest(self) -> list[Rollout]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
 from trimtab.policies.base import Policy, Prompt, init, step
-from trimtab.policies.lm import LM
+from trimtab.policies.lm import LM, load_trunk
 from trimtab.policies.state import State
 from trimtab.policies.trunk import Trunk
 from trimtab.policies.vocabulary import common_vocabulary
@@ -62,9 +61,8 @@ class Trainee:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             if config.adapter.kind == "full":
-                # A private float32 copy: the trunk in memory may be somebody's base.
-                model = copy.deepcopy(untrained.trunk.model).float()
-                guide = LM(Trunk(model, untrained.vocabulary, untrained.trunk.source), label="guide")
+                # Weights of its own: the trunk in memory may be somebody's base.
+                guide = LM(load_trunk(str(under), "float32", config.device, shared=False), label="guide")
             else:
                 guide = replace(untrained, adapter=_fresh_adapter(untrained.trunk, config), label="guide")
         if controls:
@@ -133,7 +131,6 @@ def _fresh_adapter(trunk: Trunk, config: TrainConfig) -> str:
             r=shape.rank,
             lora_alpha=shape.alpha,
             target_modules=shape.targets,
-            lora_dropout=shape.dropout,
             task_type="CAUSAL_LM",
         ),
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from trimtab.decoding.pool import check_lengths
+from trimtab.errors import RunError
 from trimtab.rewards import load_reward
 from trimtab.training.batch import Algorithm, Batch, Coefficients
 from trimtab.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -55,7 +56,7 @@ class TrainResult:
 
 @dataclass
 class _Run:
-    """A run in progress."""
+    """A run in progress; ``whole`` is False while a step is changing the parameters."""
 
     config: TrainConfig
     trainee: Trainee
@@ -63,6 +64,7 @@ class _Run:
     optimiser: torch.optim.Optimizer
     coefficients: Coefficients
     progress: Progress = field(default_factory=Progress)
+    whole: bool = True
 
 
 def train(
@@ -90,10 +92,10 @@ def train(
     """
     reward = load_reward(config.reward)
     rows = read_prompts(config.prompts)
-    open_run(config, resume=resume, overwrite=overwrite)
     trainee = Trainee.build(config)
     vocabulary = trainee.base.vocabulary
     check_lengths(trainee.policy(), [vocabulary.encode(row["prompt"]) for row in rows], config.rollout.max_new_tokens)
+    open_run(config, resume=resume, overwrite=overwrite)  # last: what it replaces is lost
     algorithm: Algorithm = (
         Quark(trainee, rows, reward, config.algorithm, config.rollout, config.seed)
         if config.algorithm.name == "quark"
@@ -134,8 +136,7 @@ def _loop(run: _Run, on_step: Callable[[StepMetrics], None] | None) -> None:
                     _save(run)
                     saved = run.progress.step
         finally:
-            # Parameters change only at the very end of a step, so what is saved here is always a whole step.
-            if run.progress.step > saved:
+            if run.whole and run.progress.step > saved:
                 _save(run)
 
 
@@ -151,6 +152,7 @@ def _step(run: _Run) -> StepMetrics:
         group["lr"] = rate
     run.trainee.require_grad(True)
     loss, kl, entropy, norm = (0.0,) * 4
+    run.whole = False
     for batch in batches:
         loss, kl, entropy, norm = _update(run, batch)
     count = len(batches[-1].rollouts)
@@ -166,6 +168,7 @@ def _step(run: _Run) -> StepMetrics:
         over,
         progress.seconds + seconds,
     )
+    run.whole = True
     rollouts = run.algorithm.latest
     return StepMetrics(
         step=run.progress.step,
@@ -204,7 +207,13 @@ def _update(run: _Run, batch: Batch) -> tuple[float, float, float, float]:
         share = len(micro.rollouts) / len(batch.rollouts)
         (loss * share).backward()  # type: ignore[no-untyped-call]
         totals += share * torch.stack([loss, kl, entropy]).detach().cpu()
-    norm = torch.nn.utils.clip_grad_norm_(trainee.parameters.values(), config.max_grad_norm, error_if_nonfinite=True)
+    norm = torch.nn.utils.clip_grad_norm_(trainee.parameters.values(), config.max_grad_norm)
+    if not bool(torch.isfinite(norm)):
+        raise RunError(
+            given=f"a gradient that is not finite in step {run.progress.step + 1}",
+            expected="finite numbers",
+            hint="lower learning_rate, use dtype=float32, and resume from the last checkpoint",
+        )
     run.optimiser.step()
     loss_value, kl_value, entropy_value = totals.tolist()
     return loss_value, kl_value, entropy_value, float(norm)
