@@ -31,7 +31,7 @@ bench: $(READY)  ## speed and memory against transformers' own generate
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	# torch first: a plain CPU build, where a looser range would bring gigabytes of CUDA packages.
+	# torch first and alone, so that TORCH_INDEX can name an index of CPU builds without it serving anything else.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[eval,train,dev]"
 	touch $(READY)

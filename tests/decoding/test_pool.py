@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trimtab.decoding.pool import Request, Settings, decode
-from trimtab.errors import ConfigError, KnobError, PromptError
+from trimtab.errors import ConfigError, KnobError, PolicyError, PromptError
 from trimtab.policies.knob import Knob
 from trimtab.policies.toy import Table
 from trimtab.testing import tiny_lm
@@ -36,6 +36,69 @@ def test_an_answer_cannot_end_before_its_minimum():
     for answer in early.generate("x", min_new_tokens=4, max_new_tokens=8, n=20, seed=0):
         assert len(answer.token_ids) >= 5 or answer.finish_reason == "length"
         assert all(token == 0 for token in answer.token_ids[:4])
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 0.5}, {"temperature": 0}])
+def test_the_minimum_length_comes_before_the_cuts(cut):
+    # P(end) = .99: after top-k or top-p only the end would be left, and masking it would leave nothing
+    early = Table.of({"": {"x": 0.0001, "y": 0.0099, "<end>": 0.99}}, end="<end>")
+    (answer,) = early.generate("x", min_new_tokens=3, max_new_tokens=5, seed=0, **cut)
+    assert answer.text.split()[:3] == ["y"] * 3 and answer.finish_reason == "end"
+
+
+def test_a_row_that_can_only_end_cannot_be_made_longer():
+    over = Table.of({"": {"x": 0.0, "<end>": 1.0}}, end="<end>")
+    with pytest.raises(PolicyError, match="lower min_new_tokens"):
+        over.generate("x", min_new_tokens=2, seed=0)
+
+
+def test_nan_is_an_error_that_names_the_policy():
+    broken = Table.of({"": {"x": math.nan, "y": 0.5}}, name="broken")
+    with pytest.raises(PolicyError, match="broken"):
+        broken.generate("x", seed=0)
+
+
+def test_token_ids_stop_an_answer_and_are_cut_off():
+    (answer,) = CHAIN.generate("a", stop=2, seed=0)  # id 2 is c
+    assert (answer.text, answer.finish_reason, answer.token_ids) == ("b", "stop", (1, 2))
+
+
+def test_one_stop_text_is_not_a_list_of_letters():
+    (answer,) = CHAIN.generate("a", stop="bc", seed=0)
+    assert answer.text == "b c"
+
+
+def test_stop_texts_count_only_after_the_minimum():
+    again = Table.of({"": {"a": 0, "b": 1.0, "stop": 0}, "b": {"stop": 1.0}, "stop": {"b": 1.0}})
+    (answer,) = again.generate("a", stop=["stop"], min_new_tokens=3, max_new_tokens=9, seed=0)
+    assert (answer.text.strip(), answer.finish_reason, len(answer.token_ids)) == ("b stop b", "stop", 4)
+
+
+def test_rows_with_other_knobs_can_be_admitted_later():
+    """The first rows need no guide, those admitted later do: both evaluate the same leaves, so their states join."""
+    policy = COIN * (BIASED / COIN) ** Knob("w", 1.0, min=0, max=1)
+    ends = Table.random(5, seed=3, end="t4") * Table.random(5, seed=4) ** Knob("w", 0.0)
+    requests = [Request((0,), n=1, knobs={"w": float(i >= 8)}, occurrence=i) for i in range(16)]
+    for each in (policy, ends):
+        settings = Settings(max_new_tokens=7, max_rows=4, seed=0)
+        together = decode(each, requests, settings)
+        alone = [decode(each, [request], settings)[0] for request in requests]
+        assert [row.tokens for row in together] == [row.tokens for row in alone]
+
+
+def test_a_prompt_is_prefilled_once_even_when_its_answers_do_not_fit_together():
+    lm, prefilled = tiny_lm(), []
+    forward = lm.trunk.model.forward
+
+    def counting(*args, **kwargs):
+        if kwargs["input_ids"].shape[1] > 1:
+            prefilled.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    lm.trunk.model.forward = counting
+    settings = Settings(max_new_tokens=3, max_rows=3, seed=0)
+    rows = decode(lm, [Request((1, 2, 3), n=5), Request((4, 5, 6), n=5)], settings)
+    assert sum(prefilled) == 2 and len(rows) == 10
 
 
 def test_every_token_says_what_it_cost():

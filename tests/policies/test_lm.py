@@ -171,8 +171,59 @@ def test_a_pickled_adapter_is_refused(adapter):
 
 
 def test_an_adapter_of_another_shape_is_refused(adapter, smaller_lm_folder):
-    with pytest.raises(ModelError, match="does not fit"):
-        LM.load(smaller_lm_folder).with_adapter(adapter)
+    base = LM.load(smaller_lm_folder)
+    before = base.next_log_probs(["w1"])
+    for _ in range(2):  # what was refused once is refused again, and leaves nothing behind
+        with pytest.raises(ModelError, match="does not fit"):
+            base.with_adapter(adapter)
+        assert torch.equal(base.next_log_probs(["w1"]), before)
+
+
+def test_an_adapter_whose_tensors_are_missing_is_refused(adapter):
+    weights = load_file(adapter / "adapter_model.safetensors")
+    weights.pop(next(iter(weights)))
+    save_file(weights, adapter / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="its tensors"):
+        LM.load(adapter)
+
+
+def test_a_damaged_adapter_is_refused(adapter):
+    path = adapter / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match="damaged"):
+        LM.load(adapter)
+
+
+def test_damaged_weights_are_refused(copy):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        LM.load(copy)
+
+
+@pytest.mark.parametrize("change", [{"modules_to_save": ["lm_head"]}, {"bias": "all"}])
+def test_adapters_that_replace_weights_of_the_base_are_refused(adapter, change):
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ModelError, match="replaces weights"):
+        LM.load(adapter)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_identity_of_weights_does_not_depend_on_the_dtype_they_are_loaded_in(tiny_lm_folder, dtype):
+    assert LM.load(tiny_lm_folder, dtype=dtype).trunk.identity == LM.load(tiny_lm_folder).trunk.identity
+
+
+def test_an_unknown_dtype_is_refused(tiny_lm_folder):
+    with pytest.raises(UsageError, match="bfloat16"):
+        LM.load(tiny_lm_folder, dtype="int3")
+
+
+def test_replaced_weights_are_read_again(copy, smaller_lm_folder):
+    old = LM.load(copy)
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(smaller_lm_folder / name, copy / name)
+    assert LM.load(copy).trunk is not old.trunk
 
 
 def test_a_broken_guide_file_is_refused(adapter):

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from trimtab.errors import ConfigError, ModelError, RewardError, RunError
@@ -27,6 +28,9 @@ def settings(tiny_lm_folder, tmp_path, monkeypatch):
     (tmp_path / "toy_reward.py").write_text(
         "def share(prompts, completions, **columns):\n"
         "    return [text.split().count('w3') / max(1, len(text.split())) for text in completions]\n"
+        "def low(prompts, completions, **columns):\n"
+        "    words = [text.split() for text in completions]\n"
+        "    return [sum(len(w) == 2 for w in each) / max(1, len(each)) for each in words]\n"
         "def broken(prompts, completions, **columns):\n"
         "    raise ZeroDivisionError('no')\n"
         "def silent(prompts, completions, **columns):\n"
@@ -81,6 +85,32 @@ def test_training_raises_the_reward_and_leaves_the_base_alone(settings, form):
     assert torch.equal(base.next_log_probs(["w1 w2"]), before)
 
 
+def test_quark_learns_what_its_control_tokens_mean(settings, tmp_path):
+    """Half of the words score; after training the best control token asks for them and the worst for the others."""
+    many = tmp_path / "many.txt"
+    many.write_text("".join(f"w{i} w{j}\n" for i in range(20) for j in range(10)))
+    config = TrainConfig.of(
+        {
+            **settings,
+            "prompts": {"source": str(many)},
+            "reward": "toy_reward:low",
+            "algorithm": {"name": "quark", "quantiles": 3, "explore_every": 15, "explore_prompts": 100, "rows": 48},
+            "kl": {},
+            "steps": 120,
+            "micro_rows": 48,
+            "checkpoint_every": 1000,
+        }
+    )
+    result = train(config)
+    base, guide = LM.load(config.base), LM.load(result.guide)
+    low = list(range(2, 12))  # the ids of w0 ... w9
+    best, plain, worst = (
+        lm.next_log_probs(["w1 w2", "w15 w4", "w9 w9"]).exp()[:, low].sum(1).mean().item()
+        for lm in (guide, base, guide.with_control(2))
+    )
+    assert best > plain + 0.1 and best > worst + 0.1
+
+
 def test_the_anchored_form_starts_at_the_base_exactly(settings):
     trainee = Trainee.build(TrainConfig.of({**settings, "form": "anchored"}))
     prompts = [[1, 2], [3]]
@@ -103,7 +133,10 @@ def test_the_guide_folder_is_loaded_with_its_base_and_gives_what_training_had(se
     guide = LM.load(result.guide, dtype="float32")
     base = LM.load(settings["base"], dtype="float32")
     assert guide.trunk is base.trunk  # the trunk in memory is re-used
-    assert not torch.equal(guide.next_log_probs(["w1"]), base.next_log_probs(["w1"]))
+    kept = load_file(checkpoint.latest_checkpoint(result.run) / "tensors.safetensors")
+    loaded = guide.trunk.parameters(guide.adapter)
+    assert len(loaded) == len([name for name in kept if name.startswith("parameter/")])
+    assert all(torch.equal(tensor, kept[f"parameter/{name}"]) for name, tensor in loaded.items())
     policy = yaml.safe_load((result.run / "policy.yaml").read_text())
     assert policy["policy"] == "base * (guide / base)^strength"
     assert "strength" in (result.guide / "README.md").read_text()
@@ -186,7 +219,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(settings, monkeypatch)
     def full_disk(tensors, path):
         if "step-000004" in str(path):
             path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         real(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_file", full_disk)
@@ -202,6 +235,46 @@ def test_a_run_folder_is_never_overwritten_unasked(settings):
     with pytest.raises(ConfigError, match="--resume"):
         train(config)
     assert train(config, overwrite=True).resumed_from == 0
+
+
+def test_overwriting_with_settings_that_cannot_work_loses_nothing(settings, tmp_path):
+    result = train(TrainConfig.of({**settings, "steps": 1}))
+    with pytest.raises(ModelError):
+        train(TrainConfig.of({**settings, "base": str(tmp_path / "typo")}), overwrite=True)
+    assert (result.guide / "adapter_model.safetensors").exists()
+
+
+def test_a_quark_run_resumed_between_refreshes_reports_the_same_answers(settings, tmp_path):
+    few = tmp_path / "few.txt"
+    few.write_text("w1 w2\nw2 w3\nw3 w4\nw4 w5\n")
+    settings = {**settings, "prompts": {"source": str(few)}, "algorithm": QUARK, "checkpoint_every": 3}
+    whole = train(TrainConfig.of(settings))
+    cut = {**settings, "output": str(tmp_path / "cut")}
+    train(TrainConfig.of({**cut, "steps": 3}))
+    resumed = train(TrainConfig.of(cut), resume=True)
+    assert read_metrics(whole.run)[-1]["distinct_2"] == read_metrics(resumed.run)[-1]["distinct_2"]
+
+
+def test_a_full_small_lm_trained_with_quark_keeps_its_control_tokens(settings, smaller_lm_folder):
+    adapter = {"kind": "full", "base": str(smaller_lm_folder)}
+    result = train(TrainConfig.of({**settings, "adapter": adapter, "form": "raw", "algorithm": QUARK}))
+    guide = LM.load(result.guide)
+    assert guide.view.control == 0 and guide.trunk.controls[""].weight.shape[0] == 3
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_last_whole_step(settings, monkeypatch):
+    real = trainer.kl_per_token
+    calls = []
+
+    def poisoned(log_probs, reference):
+        calls.append(1)
+        return real(log_probs, reference) * (float("nan") if len(calls) > 4 else 1.0)  # two micro-batches a step
+
+    monkeypatch.setattr(trainer, "kl_per_token", poisoned)
+    config = TrainConfig.of(settings)
+    with pytest.raises(RunError, match="step 3"):
+        train(config)
+    assert checkpoint.latest_checkpoint(config.output).name == "step-000002"
 
 
 def test_a_folder_that_is_no_run_is_not_even_overwritten_when_asked(settings, tmp_path):
