@@ -33,7 +33,7 @@ def main():
     parser.add_argument("--model", default="smollm2-135m")
     options = parser.parse_args()
     base = tt.LM.load(options.model)
-    # A model of its own, as users of transformers have it: ours is frozen, which slows the output layer of its generate.
+    # A model of its own, as users of transformers have it: frozen weights slow the output layer of its generate.
     model = AutoModelForCausalLM.from_pretrained(get_model(options.model)).eval()
     tokenizer, tokens = base.vocabulary.tokenizer, options.tokens
     found = {"model": options.model, "tokens": tokens, "threads": torch.get_num_threads(), "torch": torch.__version__}
