@@ -3,7 +3,16 @@
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from trimtab.decoding.pool import Request, Settings, decode
 from trimtab.policies.knob import Knob
@@ -70,6 +79,22 @@ def gpt2():
     )
 
 
+def sliding():
+    """A window of four tokens, shorter than some prompts."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=13,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=4,
+        initializer_range=0.4,
+    )
+    return of(MistralForCausalLM(config))
+
+
 def bloom():
     torch.manual_seed(0)
     return of(BloomForCausalLM(BloomConfig(vocab_size=13, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.4)))
@@ -103,6 +128,7 @@ POLICIES = [
     views_on_one_trunk,
     product_of_trunks,
     gpt2,
+    sliding,
     bloom,
     mamba,
 ]
