@@ -58,7 +58,7 @@ class Settings:
     min_new_tokens: int = 0
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ()
-    stop_ids: frozenset[int] = frozenset()
+    stop_ids: tuple[int, ...] = ()
     seed: int = 0
     max_rows: int = MAX_ROWS
     metered: bool = True
@@ -266,7 +266,7 @@ def _pick(policy: Policy, running: _Running, settings: Settings) -> Tensor:
     vocabulary = policy.vocabulary
     log_probs, reference = running.log_probs[0], running.log_probs[-1]
     rows = running.rows
-    allowed = _without_early_ends(log_probs, rows, vocabulary.end_ids | settings.stop_ids, settings.min_new_tokens)
+    allowed = _without_early_ends(log_probs, rows, vocabulary.end_ids.union(settings.stop_ids), settings.min_new_tokens)
     weights = warp(allowed, settings.sampling, _seen(rows, log_probs) if _penalised(settings) else None)
     if not bool(torch.isfinite(weights.amax(-1)).all()):
         raise PolicyError(

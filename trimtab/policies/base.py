@@ -194,7 +194,7 @@ class Policy(ABC):
             min_new_tokens=min_new_tokens,
             max_new_tokens=max_new_tokens,
             stop=tuple(each for each in stops if isinstance(each, str)),
-            stop_ids=frozenset(each for each in stops if isinstance(each, int)),
+            stop_ids=tuple(each for each in stops if isinstance(each, int)),
             seed=secrets.randbits(63) if seed is None else seed,
         )
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
