@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
+from trimtab.decoding.pool import exact_kl
 from trimtab.training.losses import (
     Coefficient,
     clipped_objective,
     entropy_per_token,
     group_advantages,
-    kl_per_token,
     masked_mean,
 )
 from trimtab.training.quark import quantiles
@@ -38,13 +38,13 @@ def test_on_policy_the_clipped_objective_has_the_policy_gradient():
 def test_kl_is_from_the_tailored_policy_to_the_base():
     # KL((.9, .1) || (.5, .5)) = .9 ln 1.8 + .1 ln .2 = 0.5290 - 0.1609 = 0.3681; the other direction is 0.5108
     p, q = torch.tensor([[[0.9, 0.1]]]).log(), torch.tensor([[[0.5, 0.5]]]).log()
-    assert kl_per_token(p, q).item() == pytest.approx(0.3681, abs=1e-4)
+    assert exact_kl(p, q).item() == pytest.approx(0.3681, abs=1e-4)
 
 
 def test_impossible_tokens_cost_nothing_and_have_finite_gradients():
     logits = torch.tensor([[[0.0, 0.0, -math.inf]]], requires_grad=True)
     log_probs = logits.log_softmax(-1)
-    kl = kl_per_token(log_probs, torch.tensor([[[0.25, 0.25, 0.5]]]).log())
+    kl = exact_kl(log_probs, torch.tensor([[[0.25, 0.25, 0.5]]]).log())
     assert kl.item() == pytest.approx(math.log(2))
     (kl + entropy_per_token(log_probs)).sum().backward()
     assert torch.isfinite(logits.grad).all()

@@ -263,14 +263,14 @@ def test_a_full_small_lm_trained_with_quark_keeps_its_control_tokens(settings, s
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_last_whole_step(settings, monkeypatch):
-    real = trainer.kl_per_token
+    real = trainer.exact_kl
     calls = []
 
     def poisoned(log_probs, reference):
         calls.append(1)
         return real(log_probs, reference) * (float("nan") if len(calls) > 4 else 1.0)  # two micro-batches a step
 
-    monkeypatch.setattr(trainer, "kl_per_token", poisoned)
+    monkeypatch.setattr(trainer, "exact_kl", poisoned)
     config = TrainConfig.of(settings)
     with pytest.raises(RunError, match="step 3"):
         train(config)

@@ -10,7 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from trimtab.cli.console import Talk
-from trimtab.cli.options import Device, Dtype, Json, Knobs, Models, Quiet, Seed, build_policy, knob_values, pairs
+from trimtab.cli.options import (
+    SUFFIXES,
+    Device,
+    Dtype,
+    Json,
+    Knobs,
+    Models,
+    Quiet,
+    Seed,
+    build_policy,
+    knob_values,
+    pairs,
+)
 from trimtab.errors import ConfigError
 
 
@@ -79,7 +91,7 @@ def _rewards_of(sources: list[str]) -> list[str | dict[str, Any]]:
     from trimtab.policies.lm import read_guide_file
     from trimtab.policies.policy_file import read_policy_file
 
-    files = [read_policy_file(source) for source in sources if source.endswith(".yaml")]
+    files = [read_policy_file(source) for source in sources if source.endswith(SUFFIXES)]
     folders = [*sources, *(model.source for file in files for model in file.models.values())]
     about = [read_guide_file(Path(folder)) for folder in folders]
     return [each["trained"]["reward"] for each in about if "trained" in each]

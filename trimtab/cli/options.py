@@ -24,7 +24,7 @@ Knobs = Annotated[list[str] | None, typer.Option("--knob", "-k", help="A knob's 
 Dtype = Annotated[str, typer.Option(help="Of the weights: auto, float32, bfloat16, float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
-_SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml")
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
@@ -90,7 +90,7 @@ def build_policy(
     def load(source: str) -> LM:
         return LM.load(source, dtype=dtype, device=device)
 
-    if text.endswith(_SUFFIXES):
+    if text.endswith(SUFFIXES):
         file = read_policy_file(Path(text))
         given = {name: ModelSource(source=source) for name, source in models.items()}
         file = file.model_copy(update={"models": {**file.models, **given}})

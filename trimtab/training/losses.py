@@ -51,23 +51,6 @@ def clipped_objective(log_probs: Tensor, old_log_probs: Tensor, advantages: Tens
     return -torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
 
 
-def kl_per_token(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
-    """Return KL(policy || reference) over the whole vocabulary at every token.
-
-    The direction is the one of the IPA and Quark programs: sum_y pi(y) (log pi(y) - log pi_ref(y)).
-
-    Args:
-        log_probs: shape (B, T, V), with gradient; -inf where a token is impossible.
-        reference_log_probs: shape (B, T, V).
-
-    Returns:
-        Nats, shape (B, T).
-    """
-    possible = torch.isfinite(log_probs)
-    gap = torch.where(possible, log_probs - reference_log_probs, torch.zeros_like(log_probs))
-    return (log_probs.exp() * gap).sum(-1)
-
-
 def entropy_per_token(log_probs: Tensor) -> Tensor:
     """Return the entropy -sum_y pi(y) log pi(y) at every token, in nats, shape (B, T).
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from trimtab.decoding.pool import check_lengths
+from trimtab.decoding.pool import check_lengths, exact_kl
 from trimtab.errors import RunError
 from trimtab.rewards import load_reward
 from trimtab.training.batch import Algorithm, Batch, Coefficients
@@ -25,7 +25,7 @@ from trimtab.training.config import TrainConfig
 from trimtab.training.grpo import GRPO
 from trimtab.training.guide import write_guide
 from trimtab.training.log import Log, StepMetrics, distinct_share
-from trimtab.training.losses import Coefficient, entropy_per_token, kl_per_token, masked_mean
+from trimtab.training.losses import Coefficient, entropy_per_token, masked_mean
 from trimtab.training.prompts import read_prompts
 from trimtab.training.quark import Quark
 from trimtab.training.run_folder import open_run
@@ -201,7 +201,7 @@ def _update(run: _Run, batch: Batch) -> tuple[float, float, float, float]:
         mask = block.mask.to(log_probs.device)
         chosen = log_probs.gather(2, block.tokens.to(log_probs.device).unsqueeze(2)).squeeze(2)
         policy_loss = masked_mean(run.algorithm.objective(chosen, micro), mask)
-        kl = masked_mean(kl_per_token(log_probs, reference), mask)
+        kl = masked_mean(exact_kl(log_probs, reference), mask)
         entropy = masked_mean(entropy_per_token(log_probs), mask)
         loss = policy_loss + run.coefficients.kl.value * kl - run.coefficients.entropy.value * entropy
         share = len(micro.rollouts) / len(batch.rollouts)
