@@ -25,8 +25,8 @@ types: $(READY)
 docs: $(READY)  ## regenerate the pages that come from docstrings
 	$(BIN)/python docs/generate.py
 
-bench: $(READY)  ## speed and memory against transformers' own generate
-	$(BIN)/python benchmarks/generate.py
+bench: $(READY)  ## speed and memory against the loops people write with transformers
+	$(BIN)/trimtab bench
 	$(BIN)/python benchmarks/memory.py
 
 $(READY): pyproject.toml constraints.txt

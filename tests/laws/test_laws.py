@@ -177,7 +177,7 @@ def test_the_kl_meter_agrees_with_enumeration():
 
 def test_a_broken_policy_fails_the_laws():
     """The laws can fail: a cache whose positions are off by one is caught."""
-    broken = tiny_lm()
+    broken = gpt2()
     forward = broken.trunk.model.forward
 
     def shifted(*args, **kwargs):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 import trimtab
 from trimtab.cli import models
+from trimtab.cli.bench import bench
 from trimtab.cli.demo import demo
 from trimtab.cli.doctor import doctor
 from trimtab.cli.evaluate import evaluate
@@ -33,6 +34,7 @@ app.add_typer(models.app, name="models")
 app.command()(generate)
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(bench)
 app.command()(doctor)
 app.command()(demo)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trimtab.errors import PromptError
+from trimtab.errors import PolicyError, PromptError
 from trimtab.policies.knob import Knob, KnobValues, Scalar, bind, declared_knobs
 from trimtab.policies.state import Host, Part, State
 from trimtab.policies.vocabulary import Vocabulary
@@ -52,16 +52,20 @@ class Policy(ABC):
         """Return the leaves that must be evaluated under these knob values, without duplicates."""
 
     @abstractmethod
-    def combine(self, leaf_log_probs: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
-        """Turn what the leaves say into the policy's own log-probabilities.
+    def combine(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+        """Turn what the leaves say into the policy's own log-probabilities; nothing waits for the device.
 
         Args:
-            leaf_log_probs: for each needed leaf, log-probabilities in nats, shape (B, T, V).
+            leaf_logits: for each needed leaf, unnormalised log-probabilities, shape (B, T, V).
             knobs: the rows' knob values, each of shape (B,).
 
         Returns:
-            Normalised log-probabilities in nats, shape (B, T, V).
+            Normalised log-probabilities in nats, shape (B, T, V); NaN where a leaf is broken or no token is possible.
         """
+
+    @abstractmethod
+    def diagnose(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> PolicyError | None:
+        """Say what is wrong with rows that ``combine`` made NaN, or nothing when all is well; takes its arguments."""
 
     # -- the algebra -------------------------------------------------------------------------------------------------
 
@@ -232,9 +236,19 @@ class Leaf(Policy):
         """Return itself."""
         return (self,)
 
-    def combine(self, leaf_log_probs: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
-        """Return what it said."""
-        return leaf_log_probs[self]
+    def combine(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+        """Normalise what it said."""
+        return leaf_logits[self].log_softmax(-1)
+
+    def diagnose(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> PolicyError | None:
+        """Say whether it gave NaN, or no possible token."""
+        if bool(torch.isfinite(leaf_logits[self].amax(-1)).all()):
+            return None
+        return PolicyError(
+            given=f"NaN, +inf or no possible token from {self.name}",
+            expected="a log-probability for every token",
+            hint="check its weights, and its dtype: float16 overflows where bfloat16 does not",
+        )
 
     def __str__(self) -> str:
         return self.name
@@ -246,6 +260,7 @@ def init(
     knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
     *,
     leaves: Sequence[Leaf] | None = None,
+    check: bool = True,
 ) -> tuple[list[Tensor], State]:
     """Prefill prompts for several policies at once, each distinct leaf evaluated once.
 
@@ -254,6 +269,7 @@ def init(
         prompts: B sequences of token ids.
         knobs: knob values for all rows, or one mapping a row.
         leaves: what to evaluate, when more rows with other knob values will join; by default what these rows need.
+        check: whether to look for NaN, which waits for the device.
 
     Returns:
         For each policy log-probabilities of shape (B, V), and the common state.
@@ -261,6 +277,7 @@ def init(
     Raises:
         PromptError: there are no prompts, or one is empty or longer than a leaf's context.
         KnobError: a knob value is unknown or out of range.
+        PolicyError: a leaf gave NaN, or a policy leaves no possible token in some row.
     """
     settings = [dict(knobs)] * len(prompts) if isinstance(knobs, Mapping) else list(knobs or [{}] * len(prompts))
     if len(settings) != len(prompts):
@@ -279,10 +296,10 @@ def init(
     said: dict[Leaf, Tensor] = {}
     parts = []
     for host, hosted in by_host.items():
-        log_probs, state = host.init(hosted, prompts)
-        said.update(zip(hosted, log_probs.unsqueeze(2), strict=True))
+        logits, state = host.init(hosted, prompts)
+        said.update(zip(hosted, logits.unsqueeze(2), strict=True))
         parts.append(Part(host, tuple(hosted), state))
-    combined = [policy.combine(said, values).squeeze(1) for policy in policies]
+    combined = [each.squeeze(1) for each in combine(policies, said, values, check=check)]
     return combined, State(tuple(parts), values, torch.tensor([len(prompt) for prompt in prompts]))
 
 
@@ -292,20 +309,54 @@ def needed_leaves(policies: Sequence[Policy], settings: Sequence[Mapping[str, fl
     return list(dict.fromkeys(leaf for policy in policies for leaf in policy.leaves(values)))
 
 
-def step(policies: Sequence[Policy], state: State, tokens: Tensor) -> tuple[list[Tensor], State]:
+def step(policies: Sequence[Policy], state: State, tokens: Tensor, *, check: bool = True) -> tuple[list[Tensor], State]:
     """Feed a (B, T) block to the common state of several policies.
+
+    Args:
+        policies: the policies whose log-probabilities are wanted.
+        state: where their rows stand.
+        tokens: token ids, (B, T).
+        check: whether to look for NaN, which waits for the device.
 
     Returns:
         For each policy log-probabilities after every fed token, shape (B, T, V), and the next state.
+
+    Raises:
+        PolicyError: a leaf gave NaN, or a policy leaves no possible token in some row.
+    """
+    said, advanced = feed(state, tokens)
+    return combine(policies, said, state.knobs, check=check), advanced
+
+
+def feed(state: State, tokens: Tensor) -> tuple[dict[Leaf, Tensor], State]:
+    """Feed a (B, T) block to every leaf of a state.
+
+    Returns:
+        For each leaf logits after every fed token, shape (B, T, V), and the next state.
     """
     said: dict[Leaf, Tensor] = {}
     parts = []
     for part in state.parts:
-        log_probs, advanced = part.host.step(part.state, tokens)
-        said.update(zip(part.leaves, log_probs, strict=True))
-        parts.append(Part(part.host, part.leaves, advanced))
-    combined = [policy.combine(said, state.knobs) for policy in policies]
-    return combined, State(tuple(parts), state.knobs, state.lengths + tokens.shape[1])
+        logits, fed = part.host.step(part.state, tokens)
+        said.update(zip(part.leaves, logits, strict=True))
+        parts.append(Part(part.host, part.leaves, fed))
+    return said, State(tuple(parts), state.knobs, state.lengths + tokens.shape[1])
+
+
+def combine(
+    policies: Sequence[Policy], said: Mapping[Leaf, Tensor], knobs: KnobValues, *, check: bool = True
+) -> list[Tensor]:
+    """Return what each policy makes of its leaves' logits; log-probabilities of shape (B, T, V).
+
+    Raises:
+        PolicyError: a leaf gave NaN, or a policy leaves no possible token in some row.
+    """
+    combined = [policy.combine(said, knobs) for policy in policies]
+    if check and not all(bool(torch.isfinite(each.amax(-1)).all()) for each in combined if each.numel()):
+        for policy in policies:
+            if (error := policy.diagnose(said, knobs)) is not None:
+                raise error
+    return combined
 
 
 def sequence_log_probs(

@@ -47,37 +47,33 @@ class Mixture(Policy):
         needed = (policy.leaves(knobs) for weight, policy in self.parts if not weight.is_zero(knobs))
         return tuple(dict.fromkeys(leaf for leaves in needed for leaf in leaves))
 
-    def combine(self, leaf_log_probs: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+    def combine(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
         """Add, cut at 0 and renormalise.
 
         Raises:
-            PolicyError: a part gave NaN, or no token keeps a positive probability in some row.
+            PolicyError: every weight is 0 in every row.
         """
-        weighted = [
-            (policy, policy.combine(leaf_log_probs, knobs), weight.values(knobs))
-            for weight, policy in self.parts
-            if not weight.is_zero(knobs)
-        ]
+        weighted = self._weighted(knobs)
         if not weighted:
             raise self._nothing_left()
         size = self.vocabulary.size
-        log_probs, weight = weighted[0][1:]
-        if len(weighted) == 1 and bool((torch.as_tensor(weight) > 0).all()) and log_probs.shape[-1] == size:
-            mixed, log_normaliser = log_probs, log_probs.amax(-1)  # bit for bit the part itself
-        else:
-            scores = _log_of_sum([(log_probs[..., :size], weight) for _, log_probs, weight in weighted])
-            log_normaliser = scores.logsumexp(-1, keepdim=True)
-            mixed = scores - log_normaliser
-        if not bool(torch.isfinite(log_normaliser).all()):
-            for policy, log_probs, _ in weighted:
-                if bool(torch.isnan(log_probs).any()) or bool((log_probs == torch.inf).any()):
-                    raise PolicyError(
-                        given=f"NaN or +inf from the part {policy}",
-                        expected="a log-probability for every token",
-                        hint="check its weights and its dtype",
-                    )
-            raise self._nothing_left()
-        return mixed
+        policy, weight = weighted[0]
+        positive = bool((torch.as_tensor(weight) > 0).all())  # knobs are on the CPU
+        if len(weighted) == 1 and positive and policy.vocabulary.size == size:
+            return policy.combine(leaf_logits, knobs)  # bit for bit the part itself
+        parts = [(policy.combine(leaf_logits, knobs)[..., :size], weight) for policy, weight in weighted]
+        return _log_of_sum(parts).log_softmax(-1)
+
+    def diagnose(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> PolicyError | None:
+        """Say which part is broken, or that nothing is left."""
+        for policy, _ in self._weighted(knobs):
+            if (error := policy.diagnose(leaf_logits, knobs)) is not None:
+                return error
+        return self._nothing_left() if bool(torch.isnan(self.combine(leaf_logits, knobs)).any()) else None
+
+    def _weighted(self, knobs: KnobValues) -> list[tuple[Policy, Tensor | float]]:
+        """Return the parts that some row needs, with their weights: numbers, or tensors of shape (B,)."""
+        return [(policy, weight.values(knobs)) for weight, policy in self.parts if not weight.is_zero(knobs)]
 
     def _nothing_left(self) -> PolicyError:
         return PolicyError(

@@ -86,34 +86,47 @@ class Product(Policy):
         needed = (policy.leaves(knobs) for policy, exponent in self.factors if not exponent.is_zero(knobs))
         return tuple(dict.fromkeys(leaf for leaves in needed for leaf in leaves))
 
-    def combine(self, leaf_log_probs: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
-        """Multiply and renormalise.
+    def combine(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+        """Multiply and renormalise; what leaves say is not normalised first, because constants do not matter.
 
         Raises:
-            PolicyError: a factor gave NaN, or no token is possible in some row.
+            PolicyError: every exponent is 0 in some row.
         """
-        weighted = [
-            (policy, policy.combine(leaf_log_probs, knobs), exponent.values(knobs))
-            for policy, exponent in self.factors
-            if not exponent.is_zero(knobs)
-        ]
-        if _any_row_empty([exponent for _, _, exponent in weighted]):
+        weighted = self._weighted(knobs)
+        if _any_row_empty([exponent for _, exponent in weighted]):
             raise PolicyError(
                 given=f"the product {self} with every exponent 0",
                 expected="at least one factor with another exponent in every row",
                 hint="keep the base's exponent away from 0 when the guides' are 0",
             )
         size = self.vocabulary.size
-        log_probs, exponent = weighted[0][1:]
-        if len(weighted) == 1 and isinstance(exponent, float) and exponent == 1.0 and log_probs.shape[-1] == size:
-            normalised, log_normaliser = log_probs, log_probs.amax(-1)  # bit for bit the factor itself
-        else:
-            scores = _sum([(log_probs[..., :size], exponent) for _, log_probs, exponent in weighted])
-            log_normaliser = scores.logsumexp(-1, keepdim=True)
-            normalised = scores - log_normaliser
-        if not bool(torch.isfinite(log_normaliser).all()):
-            raise _diagnosis(self, weighted)
-        return normalised
+        policy, exponent = weighted[0]
+        if len(weighted) == 1 and isinstance(exponent, float) and exponent == 1.0 and policy.vocabulary.size == size:
+            return policy.combine(leaf_logits, knobs)  # bit for bit the factor itself
+        scores = [(_scores(policy, leaf_logits, knobs)[..., :size], exponent) for policy, exponent in weighted]
+        return _sum(scores).log_softmax(-1)
+
+    def diagnose(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> PolicyError | None:
+        """Say which factor broke the product, or that their supports do not meet."""
+        for policy, _ in self._weighted(knobs):
+            said = _scores(policy, leaf_logits, knobs)
+            if bool(torch.isnan(said).any()) or bool((said == torch.inf).any()):
+                return policy.diagnose(leaf_logits, knobs) or PolicyError(
+                    given=f"NaN or +inf from the factor {policy}",
+                    expected="a log-probability for every token",
+                    hint="check its weights and its dtype",
+                )
+        if not bool(torch.isnan(self.combine(leaf_logits, knobs)).any()):
+            return None
+        return PolicyError(
+            given=f"factors of {self} that leave no possible token",
+            expected="at least one token that every factor with a positive exponent allows",
+            hint="widen the supports, for instance a larger top_p in within(...), or use smaller exponents",
+        )
+
+    def _weighted(self, knobs: KnobValues) -> list[tuple[Policy, Tensor | float]]:
+        """Return the factors that some row needs, with their exponents: numbers, or tensors of shape (B,)."""
+        return [(policy, exponent.values(knobs)) for policy, exponent in self.factors if not exponent.is_zero(knobs)]
 
     def __str__(self) -> str:
         kept = [policy for policy, _ in self.factors]
@@ -135,37 +148,34 @@ def _any_row_empty(exponents: Sequence[Tensor | float]) -> bool:
     return not per_row or not bool(torch.stack(per_row).any(0).all())
 
 
+def _scores(policy: Policy, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+    """Return a factor's log-probabilities, up to a constant a row; (B, T, V)."""
+    return leaf_logits[policy] if isinstance(policy, Leaf) else policy.combine(leaf_logits, knobs)
+
+
 def _sum(weighted: Sequence[tuple[Tensor, Tensor | float]]) -> Tensor:
     """Add weighted log-probabilities under the support rules; tensors (B, T, V), exponents numbers or (B,)."""
     total: Tensor | None = None
-    for log_probs, exponent in weighted:
-        if isinstance(exponent, Tensor):
-            exponent = exponent.to(log_probs.device)[:, None, None]
-            signs_may_be_negative = bool((exponent < 0).any())
-            if bool((exponent == 0).any()):  # 0 * -inf would be NaN
-                log_probs = torch.where(exponent == 0, torch.zeros_like(log_probs), log_probs)
-        else:
-            signs_may_be_negative = exponent < 0
-        if signs_may_be_negative:
-            floored = torch.maximum(log_probs, log_probs.amax(-1, keepdim=True) - FLOOR)
-            log_probs = torch.where(torch.as_tensor(exponent < 0, device=log_probs.device), floored, log_probs)
-        term = log_probs * exponent
-        total = term if total is None else total + term
+    for scores, exponent in weighted:
+        if isinstance(exponent, float):
+            if exponent < 0:
+                scores = _floored(scores)
+            if total is None:
+                total = scores if exponent == 1.0 else scores * exponent
+            else:
+                total = torch.add(total, scores, alpha=exponent)
+            continue
+        negative, zero = bool((exponent < 0).any()), bool((exponent == 0).any())  # knobs are on the CPU
+        weight = exponent.to(scores.device)[:, None, None]
+        if zero:  # 0 * -inf would be NaN
+            scores = torch.where(weight == 0, torch.zeros_like(scores), scores)
+        if negative:
+            scores = torch.where(weight < 0, _floored(scores), scores)
+        total = scores * weight if total is None else torch.addcmul(total, scores, weight)
     assert total is not None
     return total
 
 
-def _diagnosis(product: Product, weighted: Sequence[tuple[Policy, Tensor, Tensor | float]]) -> PolicyError:
-    """Say which factor broke the product, or that their supports do not meet."""
-    for policy, log_probs, _ in weighted:
-        if bool(torch.isnan(log_probs).any()) or bool((log_probs == torch.inf).any()):
-            return PolicyError(
-                given=f"NaN or +inf from the factor {policy}",
-                expected="a log-probability for every token",
-                hint="check its weights, and its dtype: float16 overflows where bfloat16 does not",
-            )
-    return PolicyError(
-        given=f"factors of {product} that leave no possible token",
-        expected="at least one token that every factor with a positive exponent allows",
-        hint="widen the supports, for instance a larger top_p in within(...), or use smaller exponents",
-    )
+def _floored(scores: Tensor) -> Tensor:
+    """Raise what is more than FLOOR nats under its row's maximum."""
+    return torch.maximum(scores, scores.amax(-1, keepdim=True) - FLOOR)

@@ -23,11 +23,11 @@ class Host(Protocol):
     """What holds the weights of leaves and advances several of them in one go (a trunk, a toy table)."""
 
     def init(self, leaves: Sequence[Any], prompts: Sequence[Prompt]) -> tuple[Tensor, HostState]:
-        """Prefill; returns log-probabilities of shape (L, B, V) for L leaves and B prompts."""
+        """Prefill; returns logits of shape (L, B, V) for L leaves and B prompts."""
         ...
 
     def step(self, state: Any, tokens: Tensor) -> tuple[Tensor, HostState]:
-        """Feed (B, T) tokens to every leaf; returns log-probabilities of shape (L, B, T, V)."""
+        """Feed (B, T) tokens to every leaf; returns logits of shape (L, B, T, V)."""
         ...
 
 

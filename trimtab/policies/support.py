@@ -97,33 +97,27 @@ class Cut(Policy):
         """Return the leaves of both policies."""
         return tuple(dict.fromkeys((*self.policy.leaves(knobs), *self.judged_by.leaves(knobs))))
 
-    def combine(self, leaf_log_probs: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
-        """Drop tokens and renormalise.
-
-        Raises:
-            PolicyError: a policy gave NaN, or allows none of the tokens kept.
-        """
+    def combine(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
+        """Drop tokens and renormalise."""
         size = self.vocabulary.size
-        log_probs = self.policy.combine(leaf_log_probs, knobs)[..., :size]
+        log_probs = self.policy.combine(leaf_logits, knobs)[..., :size]
         judge = log_probs
         if self.judged_by != self.policy:
-            judge = self.judged_by.combine(leaf_log_probs, knobs)[..., :size]
-        scores = torch.where(self.rule.keeps(judge), log_probs, -torch.inf)
-        log_normaliser = scores.logsumexp(-1, keepdim=True)
-        for policy, said in ((self.policy, log_probs), (self.judged_by, judge)):
-            if not bool(torch.isfinite(said.amax(-1)).all()):
-                raise PolicyError(
-                    given=f"NaN, +inf or no possible token from {policy}",
-                    expected="a log-probability for every token",
-                    hint="check its weights and its dtype",
-                )
-        if not bool(torch.isfinite(log_normaliser).all()):
-            raise PolicyError(
-                given=f"{self}, which leaves no possible token",
-                expected="at least one kept token that the policy allows",
-                hint="widen the cut: a larger top_p, or a smaller alpha",
-            )
-        return scores - log_normaliser
+            judge = self.judged_by.combine(leaf_logits, knobs)[..., :size]
+        return torch.where(self.rule.keeps(judge), log_probs, -torch.inf).log_softmax(-1)
+
+    def diagnose(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> PolicyError | None:
+        """Say which policy is broken, or that nothing is left."""
+        for policy in (self.policy, self.judged_by):
+            if (error := policy.diagnose(leaf_logits, knobs)) is not None:
+                return error
+        if not bool(torch.isnan(self.combine(leaf_logits, knobs)).any()):
+            return None
+        return PolicyError(
+            given=f"{self}, which leaves no possible token",
+            expected="at least one kept token that the policy allows",
+            hint="widen the cut: a larger top_p, or a smaller alpha",
+        )
 
     def __str__(self) -> str:
         of = "" if self.judged_by == self.policy else f", {self.judged_by}"

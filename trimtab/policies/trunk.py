@@ -1,30 +1,30 @@
 """A trunk: one set of base weights in memory, shared by every LM made from it.
 
-Leaves with the same adapter are stepped as one batch of stacked rows; different adapters are stepped one after another.
-Only the public forward call of ``transformers`` is used, so any architecture that ``AutoModelForCausalLM`` knows works;
-one whose state is not a key-value cache is run over the whole prefix at every step.
+Its leaves (the base, adapters on it, other views of the prompt) are rows of one stack and advance in one forward, where
+the lean pass of ``decoder.py`` knows the architecture and the adapters. Otherwise, and where gradients are wanted, they
+run through ``transformers``, leaves with the same adapter together and different adapters one after another.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
-from trimtab.errors import ModelError
+from trimtab.errors import ModelError, StateError
 from trimtab.policies.base import Prompt
 from trimtab.policies.cache import Rows
+from trimtab.policies.decoder import Decoder
+from trimtab.policies.forward import Forward, with_controls
 from trimtab.policies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -32,27 +32,58 @@ if TYPE_CHECKING:
 
 
 _UNKNOWN = "?"
-_KEY_VALUE_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Rows of K leaves for B sequences in one stack, the K rows of a sequence next to each other.
+
+    Args:
+        places: which of the state's leaves these are.
+        rows: B * K rows.
+        lean: whether they run through the lean pass.
+    """
+
+    places: tuple[int, ...]
+    rows: Rows
+    lean: bool
+
+    def spread(self, index: Tensor) -> Tensor:
+        """Return the rows of some sequences."""
+        count = len(self.places)
+        return (index[:, None] * count + torch.arange(count)).flatten()
 
 
 @dataclass(frozen=True)
 class TrunkState:
-    """The rows of S leaves of one trunk for B sequences, one stack of B rows for each leaf."""
+    """The rows of some leaves of one trunk for B sequences."""
 
     leaves: tuple[LM, ...]
-    stacks: tuple[Rows, ...]
+    stacks: tuple[Stack, ...]
 
     def select(self, rows: Tensor) -> TrunkState:
         """Keep these rows, in this order."""
-        return TrunkState(self.leaves, tuple(stack.select(rows) for stack in self.stacks))
+        picked = (replace(stack, rows=stack.rows.select(stack.spread(rows))) for stack in self.stacks)
+        return TrunkState(self.leaves, tuple(picked))
 
     def rollback(self, dropped: Tensor) -> TrunkState:
         """Forget the last tokens of each row."""
-        return TrunkState(self.leaves, tuple(stack.rollback(dropped) for stack in self.stacks))
+        shortened = (
+            replace(stack, rows=stack.rows.rollback(dropped.repeat_interleave(len(stack.places))))
+            for stack in self.stacks
+        )
+        return TrunkState(self.leaves, tuple(shortened))
 
     def join(self, other: TrunkState) -> TrunkState:
         """Append the rows of another state."""
-        return TrunkState(self.leaves, tuple(a.join(b) for a, b in zip(self.stacks, other.stacks, strict=True)))
+        if [(s.places, s.lean) for s in self.stacks] != [(s.places, s.lean) for s in other.stacks]:
+            raise StateError(
+                given="a state that was made with gradients and one made without",
+                expected="both made alike",
+                hint="init both under torch.no_grad(), or both without it",
+            )
+        joined = (replace(a, rows=a.rows.join(b.rows)) for a, b in zip(self.stacks, other.stacks, strict=True))
+        return TrunkState(self.leaves, tuple(joined))
 
 
 class Trunk:
@@ -84,9 +115,15 @@ class Trunk:
         self._peft: PeftModel | None = None
         self._active: str | None = None
         self._lock = threading.RLock()
-        self._accepts = frozenset(inspect.signature(model.forward).parameters)
         self._embeddings = model.get_input_embeddings()
-        self.keeps_cache = cached and self._keeps_key_values()
+        self._forward = Forward(model, cached=cached)
+        self._leanable = self._forward.keeps_cache and Decoder.knows(model)
+        self._decoder: Decoder | None = None
+
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether a step runs the new tokens alone, which it cannot where a model's state is not keys and values."""
+        return self._forward.keeps_cache
 
     @property
     def device(self) -> torch.device:
@@ -130,7 +167,7 @@ class Trunk:
             ) from error
         self._peft.requires_grad_(False).eval()
         self._active = _UNKNOWN  # peft has switched modules on its own
-        self._activate(name)
+        self._activate(None)
 
     def _discard(self, name: str) -> None:
         """Take an adapter that could not be loaded off again, so that the base is as it was."""
@@ -181,102 +218,106 @@ class Trunk:
     # -- evaluation --------------------------------------------------------------------------------------------------
 
     def init(self, leaves: Sequence[LM], prompts: Sequence[Prompt]) -> tuple[Tensor, TrunkState]:
-        """Prefill: each leaf sees each prompt through its own view; log-probabilities have shape (L, B, V)."""
-        stacks = [self._pad([leaf.view.apply(prompt, self) for prompt in prompts]) for leaf in leaves]
-        log_probs, filled = self._advance(leaves, stacks, None)
-        return log_probs.squeeze(2), TrunkState(tuple(leaves), filled)
+        """Prefill: each leaf sees each prompt through its own view; logits have shape (L, B, V)."""
+        found = []
+        with self._lock:
+            for places, lean in self._group(leaves):
+                streams = [leaves[place].view.apply(prompt, self) for prompt in prompts for place in places]
+                logits, rows = self._prefill([leaves[place] for place in places], streams, lean)
+                found.append((Stack(places, rows, lean is not None), logits))
+        return self._in_order(found, len(leaves)).squeeze(2), TrunkState(tuple(leaves), tuple(s for s, _ in found))
 
     def step(self, state: TrunkState, tokens: Tensor) -> tuple[Tensor, TrunkState]:
-        """Feed (B, T) tokens to every leaf; log-probabilities have shape (L, B, T, V)."""
-        log_probs, filled = self._advance(state.leaves, state.stacks, tokens.to(self.device))
-        return log_probs, TrunkState(state.leaves, filled)
-
-    def _advance(
-        self, leaves: Sequence[LM], stacks: Sequence[Rows], tokens: Tensor | None
-    ) -> tuple[Tensor, tuple[Rows, ...]]:
-        """Run one forward for each adapter over the stacked rows of its leaves."""
-        log_probs: dict[int, Tensor] = {}
-        filled: dict[int, Rows] = {}
+        """Feed (B, T) tokens to every leaf; logits have shape (L, B, T, V)."""
+        tokens = tokens.to(self.device)
+        found = []
         with self._lock:
-            for adapter in sorted({leaf.adapter for leaf in leaves}, key=lambda name: name or ""):
-                members = [i for i, leaf in enumerate(leaves) if leaf.adapter == adapter]
-                self._activate(adapter)
-                stacked = stacks[members[0]]
-                for i in members[1:]:
-                    stacked = stacked.join(stacks[i])
-                repeated = None if tokens is None else tokens.repeat(len(members), 1)
-                logits, rows = self._forward(stacked, repeated, adapter)
-                result = logits[..., : self.vocabulary.size].float().log_softmax(-1)
-                size = result.shape[0] // len(members)
-                for place, i in enumerate(members):
-                    span = torch.arange(place * size, (place + 1) * size)
-                    log_probs[i] = result[place * size : (place + 1) * size]
-                    filled[i] = rows if len(members) == 1 else rows.select(span)
-        order = range(len(leaves))
-        stacked_log_probs = (
-            log_probs[0].unsqueeze(0) if len(leaves) == 1 else torch.stack([log_probs[i] for i in order])
-        )
-        return stacked_log_probs, tuple(filled[i] for i in order)
+            for stack in state.stacks:
+                leaves = [state.leaves[place] for place in stack.places]
+                logits, rows = self._advance(leaves, stack, tokens.repeat_interleave(len(leaves), 0))
+                found.append((Stack(stack.places, rows, stack.lean), logits))
+        return self._in_order(found, len(state.leaves)), TrunkState(state.leaves, tuple(s for s, _ in found))
 
-    def _forward(self, rows: Rows, tokens: Tensor | None, adapter: str | None) -> tuple[Tensor, Rows]:
-        """Feed a block to rows (None: the rows themselves are the prompt); returns its logits, (N, T, columns)."""
-        if tokens is None:
-            block, keep, grown = rows.tokens, 1, rows
-        else:
-            ones = torch.ones_like(tokens, dtype=torch.bool)
-            grown = Rows(torch.cat([rows.tokens, tokens], 1), torch.cat([rows.mask, ones], 1), rows.layers, rows.padded)
-            block, keep = (tokens, tokens.shape[1]) if rows.layers is not None else (grown.tokens, tokens.shape[1])
-        if keep == 0:
-            width = self.model.get_output_embeddings().weight.shape[0]
-            return block.new_zeros((len(block), 0, width), dtype=torch.float32), grown
-        cache = DynamicCache(rows.layers if tokens is not None else None) if self.keeps_cache else None
-        arguments = self._arguments(block, grown, cache, keep, adapter)
-        output = self.model(**arguments)
-        layers = tuple((layer.keys, layer.values) for layer in cache.layers) if cache is not None else None
-        logits: Tensor = output.logits[:, -keep:]
-        return logits, Rows(grown.tokens, grown.mask, layers, grown.padded)
+    def _group(self, leaves: Sequence[LM]) -> list[tuple[tuple[int, ...], Decoder | None]]:
+        """Return which leaves share a stack: all that the lean pass takes, and of the others those of one adapter."""
+        lean = None if self._wants_gradients() else self._lean()
+        groups: dict[tuple[str | None, bool], list[int]] = {}
+        for place, leaf in enumerate(leaves):
+            fused = lean is not None and lean.fuses(leaf.adapter)
+            groups.setdefault((None if fused else leaf.adapter, fused), []).append(place)
+        return [(tuple(places), lean if fused else None) for (_, fused), places in groups.items()]
 
-    def _arguments(
-        self, block: Tensor, grown: Rows, cache: DynamicCache | None, keep: int, adapter: str | None
-    ) -> dict[str, Any]:
-        """Build the keyword arguments of the forward call that this architecture accepts."""
-        arguments: dict[str, Any] = {"use_cache": cache is not None}
-        control = self.controls.get(adapter or "")
-        if control is None:
-            arguments["input_ids"] = block
-        else:
-            arguments["inputs_embeds"] = self._embed(block, control)
-        if cache is not None:
-            arguments["past_key_values"] = cache
-        if grown.padded:  # without padding no mask is built, which is faster and gives the same numbers
-            arguments["attention_mask"] = grown.mask.long()
-            if "position_ids" in self._accepts:
-                positions = grown.mask.long().cumsum(1).sub(1).clamp(min=0)
-                arguments["position_ids"] = positions[:, -block.shape[1] :]
-        if "logits_to_keep" in self._accepts:
-            # An index, not a number: a sliced hidden state times a frozen head takes a slow path in torch's matmul.
-            arguments["logits_to_keep"] = torch.arange(block.shape[1] - keep, block.shape[1], device=block.device)
-        return arguments
+    def _lean(self) -> Decoder | None:
+        """Return the lean pass, made when first needed and again when the weights have been changed."""
+        if not self._leanable:
+            return None
+        if self._decoder is None or self._decoder.stale():
+            self._decoder = Decoder(self.model)
+        return self._decoder
 
-    def _embed(self, block: Tensor, control: nn.Embedding) -> Tensor:
-        """Embed tokens; ids past the model's own table are control ids."""
-        count = self._embeddings.weight.shape[0]
-        plain: Tensor = self._embeddings(block.clamp(max=count - 1))
-        controlled = control((block - count).clamp(min=0)).to(plain.dtype)
-        return torch.where((block >= count).unsqueeze(-1), controlled, plain)
+    def _wants_gradients(self) -> bool:
+        if not torch.is_grad_enabled():
+            return False
+        trained = (*self.model.parameters(), *(control.weight for control in self.controls.values()))
+        return any(parameter.requires_grad for parameter in trained)
+
+    def _prefill(
+        self, leaves: Sequence[LM], streams: Sequence[Sequence[int]], lean: Decoder | None
+    ) -> tuple[Tensor, Rows]:
+        """Feed whole prompts, the K leaves of a sequence next to each other; logits (B * K, 1, columns)."""
+        lengths = torch.tensor([len(stream) for stream in streams])
+        width = int(lengths.max())
+        tokens = torch.tensor([[0] * (width - len(stream)) + list(stream) for stream in streams], device=self.device)
+        mask = None
+        if bool((lengths < width).any()):
+            mask = torch.arange(width, device=self.device) >= (width - lengths.to(self.device))[:, None]
+        if lean is None:
+            self._activate(leaves[0].adapter)
+            return self._forward.prompts(tokens, lengths, mask, self._control(leaves[0]))
+        embedded = lean.embed(self._forward.plain(tokens))
+        for place, leaf in enumerate(leaves):
+            if (control := self._control(leaf)) is not None:
+                own = slice(place, None, len(leaves))
+                embedded[own] = with_controls(embedded[own], tokens[own], control, self.control_start)
+        rows = lean.start(lengths, width, mask)
+        return lean.forward(embedded, rows, _row_adapters(leaves, len(rows)), 1), rows
+
+    def _advance(self, leaves: Sequence[LM], stack: Stack, tokens: Tensor) -> tuple[Tensor, Rows]:
+        """Feed a block to the rows of one stack; logits (B * K, T, columns)."""
+        block, rows = tokens.shape[1], stack.rows
+        if block == 0:
+            return torch.zeros((len(rows), 0, self.vocabulary.size), device=self.device), rows
+        if not stack.lean:
+            self._activate(leaves[0].adapter)
+            return self._forward.block(rows, tokens, self._control(leaves[0]))
+        lean = None if self._wants_gradients() else self._lean()
+        if lean is None:
+            raise StateError(
+                given="a state that was made without gradients, stepped with them",
+                expected="init and step both with gradients, or both without",
+                hint="switch the gradients on before init",
+            )
+        grown = rows.grown(block)
+        return lean.forward(lean.embed(tokens), grown, _row_adapters(leaves, len(rows)), block), grown
+
+    def _in_order(self, found: Sequence[tuple[Stack, Tensor]], count: int) -> Tensor:
+        """Sort the rows of all stacks by leaf, float32, without the columns past the vocabulary; (L, B, T, V)."""
+        by_leaf: dict[int, Tensor] = {}
+        for stack, logits in found:
+            columns = logits[..., : self.vocabulary.size].float()
+            split = columns.view(-1, len(stack.places), *columns.shape[1:]).transpose(0, 1)
+            if stack.places == tuple(range(count)):
+                return split
+            by_leaf.update(zip(stack.places, split, strict=True))
+        return torch.stack([by_leaf[place] for place in range(count)])
+
+    def _control(self, leaf: LM) -> nn.Embedding | None:
+        return self.controls.get(leaf.adapter or "")
 
     @property
     def control_start(self) -> int:
         """First id past the embedding table: control token k has id ``control_start + k`` in the adapter's stream."""
         return int(self._embeddings.weight.shape[0])
-
-    def _pad(self, prompts: Sequence[Prompt]) -> Rows:
-        """Align prompts to the right."""
-        width = max(len(prompt) for prompt in prompts)
-        tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=self.device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        mask = torch.arange(width, device=self.device) >= (width - lengths)[:, None]
-        return Rows(tokens, mask, () if self.keeps_cache else None, any(len(prompt) < width for prompt in prompts))
 
     def _activate(self, adapter: str | None) -> None:
         """Make one adapter (or none) the one that the next forward uses, without touching who is trained."""
@@ -292,17 +333,10 @@ class Trunk:
             parameter.requires_grad_(parameter in trained)
         self._active = adapter
 
-    def _keeps_key_values(self) -> bool:
-        """Return whether the architecture's whole state is keys and values; where it may be, ask it about one token."""
-        kinds = frozenset(getattr(self.model.config.get_text_config(), "layer_types", None) or ())
-        if "past_key_values" not in self._accepts or not kinds <= _KEY_VALUE_LAYERS:
-            return False
-        cache = DynamicCache()
-        with torch.no_grad():
-            self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device), past_key_values=cache)
-        return bool(cache.layers) and all(
-            type(layer) is DynamicLayer and layer.get_seq_length() == 1 for layer in cache.layers
-        )
+
+def _row_adapters(leaves: Sequence[LM], rows: int) -> list[str | None]:
+    """Return the adapter of each row of a stack."""
+    return [leaf.adapter for leaf in leaves] * (rows // len(leaves))
 
 
 def weights_identity(model: nn.Module) -> str:

@@ -1,0 +1,269 @@
+"""A lean forward pass for decoder-only transformers of the Llama family: frozen weights, stacked rows, any adapters.
+
+It computes what the ``transformers`` modules compute, from their weights, with a few large operations a layer: one
+matmul for queries, keys and values, one for gate and up, attention with the query heads of a key head as one group,
+keys and values written into their slots without copying the cache. Rows may use different adapters. The residual stream
+is kept in float32. It gives no gradients; architectures it does not know run through ``transformers`` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
+
+from trimtab.policies.cache import Rows, Slots
+from trimtab.policies.lowrank import Factors, LowRank, Point, apply, fusable
+from trimtab.policies.packed import Packed, can_reorder
+
+_FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+_STATIC_ROTATIONS = frozenset({"default", "linear", "llama3"})
+_POINTS = 4
+"""Points of a layer where projections read one input: attention in and out, feed-forward in and out."""
+_FEW_QUERIES = 64
+"""Blocks of at most this many queries a key head are grouped; longer ones, prompts, use the kernel for prompts."""
+
+_Gates = dict[tuple[int, ...], Tensor]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The weights of one layer."""
+
+    norm_in: Tensor
+    qkv: Packed
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Packed
+    norm_mid: Tensor
+    gate_up: Packed
+    down: Packed
+
+
+class Decoder:
+    """The lean forward pass of one model; build it with :meth:`of`.
+
+    Args:
+        model: a model that :meth:`knows` accepts.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = model.config
+        self._model = model
+        self._sources = tuple(p for name, p in model.named_parameters() if "lora_" not in name)
+        self._versions = self._now()
+        self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
+        self._head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._eps: float = config.rms_norm_eps
+        self._activation = model.model.layers[0].mlp.act_fn
+        self._embeddings = model.get_input_embeddings().weight.detach()
+        self.dtype = self._embeddings.dtype
+        total = sum(p.numel() * p.element_size() for p in self._sources)
+        self._reorder = can_reorder(self._embeddings, total)
+        self._final_norm = model.model.norm.weight.detach()
+        self._points = [point for layer in model.model.layers for point in _points(layer)]
+        self._layers = [self._read(layer) for layer in model.model.layers]
+        self._head = self._pack([model.get_output_embeddings()])
+        self._frequencies = model.model.rotary_emb.inv_freq.detach().float()
+        self._rotation_scale: float = model.model.rotary_emb.attention_scaling
+        self._tables = self._rotations(1024)
+        self._low_rank: LowRank | None = None
+
+    @staticmethod
+    def knows(model: PreTrainedModel) -> bool:
+        """Return whether a model is of the family, without a variation that this pass does not compute."""
+        if type(model) not in _FAMILY:
+            return False
+        config = model.config
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        plain = kinds == {"full_attention"} and (type(model) is not MistralForCausalLM or config.sliding_window is None)
+        rotation = (config.rope_parameters or {}).get("rope_type", "default")
+        embeddings = type(model.get_input_embeddings()) is nn.Embedding
+        head = type(model.get_output_embeddings()) is nn.Linear
+        dtypes = {parameter.dtype for name, parameter in model.named_parameters() if "lora_" not in name}
+        return plain and rotation in _STATIC_ROTATIONS and embeddings and head and len(dtypes) == 1
+
+    def fuses(self, adapter: str | None) -> bool:
+        """Return whether an adapter is low rank and acts on nothing but this pass's projections."""
+        if adapter is None:
+            return True
+        known = {module for point in self._points for module in point}
+        layers = (module for module in self._model.modules() if isinstance(module, BaseTunerLayer))
+        acting = [module for module in layers if _acts_on(module, adapter)]
+        return all(module in known and fusable(module, adapter) for module in acting)
+
+    def stale(self) -> bool:
+        """Return whether the model's weights have been changed in place since they were read."""
+        return self._versions != self._now()
+
+    def start(self, lengths: Tensor, width: int, mask: Tensor | None) -> Rows:
+        """Return rows without slots, into which prompts of these lengths will be fed as one block of this width."""
+        shape = (len(lengths), self._key_heads, 0, self._head_size)
+        empty = torch.empty(shape, dtype=self.dtype, device=self._embeddings.device)
+        storage = Slots.holding([empty] * (2 * len(self._layers)), lanes=len(lengths), room=width + 64)
+        nothing = Rows(torch.zeros_like(lengths), 0, None, storage, None, holes=True)
+        return replace(nothing.grown(width), lengths=lengths, mask=mask)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Look token ids up, (N, T) to (N, T, d)."""
+        return F.embedding(tokens, self._embeddings)
+
+    @torch.no_grad()
+    def forward(self, embedded: Tensor, rows: Rows, adapters: Sequence[str | None], keep: int) -> Tensor:
+        """Feed a block whose slots are there already, and write its keys and values into them.
+
+        Args:
+            embedded: what is fed, (N, T, d).
+            rows: the rows, the block's slots included.
+            adapters: the adapter of each row, or None.
+            keep: how many of the last positions to give logits for.
+
+        Returns:
+            Logits, (N, keep, columns).
+        """
+        size, block, _ = embedded.shape
+        low_rank, gates = self._adapters(adapters, block)
+        rotation, mask, causal = self._surroundings(rows, block)
+        x = embedded.reshape(size * block, -1).float()
+        for number, (layer, (keys, values)) in enumerate(zip(self._layers, rows.layers, strict=True)):
+            factors = low_rank[_POINTS * number : _POINTS * (number + 1)]
+            h = self._norm(x, layer.norm_in)
+            mixed = apply(factors[0], layer.qkv(h), h, gates).view(size, block, -1, self._head_size)
+            queries = self._place(layer, mixed, rotation, keys, values)
+            h = self._attend(queries, keys, values, mask, causal=causal).reshape(size * block, -1)
+            x.add_(apply(factors[1], layer.out(h), h, gates))
+            h = self._norm(x, layer.norm_mid)
+            gate, up = apply(factors[2], layer.gate_up(h), h, gates).chunk(2, dim=-1)
+            h = self._activation(gate).mul_(up)
+            x.add_(apply(factors[3], layer.down(h), h, gates))
+        last = x.view(size, block, -1)[:, block - keep :].reshape(size * keep, -1)
+        return self._head(self._norm(last, self._final_norm)).view(size, keep, -1)
+
+    # -- one layer ---------------------------------------------------------------------------------------------------
+
+    def _place(
+        self, layer: _Layer, mixed: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Rotate queries and keys by their positions and write keys and values into the last slots; (N, T, H, D)."""
+        block, turned = mixed.shape[1], self._heads + self._key_heads
+        moved = mixed[:, :, :turned]
+        if layer.q_norm is not None and layer.k_norm is not None:
+            queries = self._norm(moved[:, :, : self._heads].float(), layer.q_norm)
+            moved = torch.cat([queries, self._norm(moved[:, :, self._heads :].float(), layer.k_norm)], 2)
+        cosines, sines = rotation
+        # The sign of the first half's sines is in the table, so that a roll stands for "rotate half".
+        moved = torch.addcmul(moved * cosines, moved.roll(self._head_size // 2, -1), sines)
+        keys[:, :, -block:] = moved[:, :, self._heads :].transpose(1, 2)
+        values[:, :, -block:] = mixed[:, :, turned:].transpose(1, 2)
+        return moved[:, :, : self._heads]
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+        """Attend to every slot the mask allows; (N, T, H, D) to (N, T, H, D)."""
+        size, block = queries.shape[:2]
+        group = self._heads // self._key_heads
+        if causal or group * block > _FEW_QUERIES:
+            mixed = F.scaled_dot_product_attention(
+                queries.transpose(1, 2), keys, values, attn_mask=mask, is_causal=causal, enable_gqa=group > 1
+            )
+            return mixed.transpose(1, 2)
+        # The heads that share a key head are so many more queries to it, which reads keys and values once.
+        grouped = queries.view(size, block, self._key_heads, group, -1).permute(0, 2, 3, 1, 4)
+        grouped = grouped.reshape(size, self._key_heads, group * block, -1)
+        repeated = None if mask is None else mask if mask.shape[2] == 1 else mask.repeat(1, 1, group, 1)
+        mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=repeated)
+        mixed = mixed.view(size, self._key_heads, group, block, -1).permute(0, 3, 1, 2, 4)
+        return mixed.reshape(size, block, self._heads, -1)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Divide float32 vectors by their root mean square."""
+        scale = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(self._eps))
+        return (x * scale).to(self.dtype) * weight
+
+    # -- what all layers share ---------------------------------------------------------------------------------------
+
+    def _surroundings(self, rows: Rows, block: int) -> tuple[tuple[Tensor, Tensor], Tensor | None, bool]:
+        """Return rotations (.., T, 1, D), the additive mask, and whether the block is whole prompts without padding."""
+        device, before = self._embeddings.device, rows.width - block
+        longest = int(rows.lengths.max())
+        if longest > len(self._tables[0]):
+            self._tables = self._rotations(2 * longest)
+        cosines, sines = self._tables
+        if rows.mask is None:
+            rotation = cosines[before : rows.width].unsqueeze(1), sines[before : rows.width].unsqueeze(1)
+            if block == 1 or before == 0:
+                return rotation, None, block > 1
+            seen = torch.ones((1, 1, rows.width), dtype=torch.bool, device=device)
+        else:
+            ends = rows.lengths.to(device)[:, None] - block
+            positions = (ends + torch.arange(block, device=device)).clamp(min=0)
+            rotation = cosines[positions].unsqueeze(2), sines[positions].unsqueeze(2)
+            seen = rows.mask[:, None, :]
+        if block > 1:
+            order = torch.arange(rows.width, device=device)
+            seen = seen & (order <= before + torch.arange(block, device=device)[:, None])
+        # A finite number, so that a padded query, which sees nothing, gives a number too: NaN would spread.
+        lowest = torch.finfo(self.dtype).min / 4
+        mask = torch.zeros(seen.shape, dtype=self.dtype, device=device).masked_fill_(~seen, lowest)
+        return rotation, mask.unsqueeze(1), False
+
+    def _rotations(self, length: int) -> tuple[Tensor, Tensor]:
+        """Return cosines and signed sines of every position's angles, (length, D) each."""
+        angles = torch.arange(length, device=self._frequencies.device).float()[:, None] * self._frequencies
+        cosines, sines = angles.cos() * self._rotation_scale, angles.sin() * self._rotation_scale
+        return torch.cat([cosines, cosines], -1).to(self.dtype), torch.cat([-sines, sines], -1).to(self.dtype)
+
+    def _adapters(self, adapters: Sequence[str | None], block: int) -> tuple[list[Factors | None], _Gates]:
+        """Return the factors at every point, and which of their columns each fed token uses."""
+        names = sorted({name for name in adapters if name is not None})
+        if not names:
+            return [None] * len(self._points), {}
+        if self._low_rank is None or self._low_rank.adapters != tuple(names) or self._low_rank.stale():
+            self._low_rank = LowRank(self._points, names)
+        return self._low_rank.factors, self._low_rank.gates(adapters, block, self._embeddings.device)
+
+    # -- reading weights ---------------------------------------------------------------------------------------------
+
+    def _read(self, layer: Any) -> _Layer:
+        attention = layer.self_attn
+        qkv, out, gate_up, down = _points(layer)
+        normed = isinstance(self._model, Qwen3ForCausalLM)
+        return _Layer(
+            norm_in=layer.input_layernorm.weight.detach(),
+            qkv=self._pack(qkv),
+            q_norm=attention.q_norm.weight.detach() if normed else None,
+            k_norm=attention.k_norm.weight.detach() if normed else None,
+            out=self._pack(out),
+            norm_mid=layer.post_attention_layernorm.weight.detach(),
+            gate_up=self._pack(gate_up),
+            down=self._pack(down),
+        )
+
+    def _pack(self, modules: Point) -> Packed:
+        plain = [module.get_base_layer() if isinstance(module, BaseTunerLayer) else module for module in modules]
+        biases = [None if module.bias is None else module.bias.detach() for module in plain]
+        return Packed([module.weight.detach() for module in plain], biases, reorder=self._reorder)
+
+    def _now(self) -> int:
+        return sum(parameter._version for parameter in self._sources)
+
+
+def _points(layer: Any) -> list[Point]:
+    """Return the projections of a layer, those that read one input together."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return [
+        [attention.q_proj, attention.k_proj, attention.v_proj],
+        [attention.o_proj],
+        [mlp.gate_proj, mlp.up_proj],
+        [mlp.down_proj],
+    ]
+
+
+def _acts_on(module: BaseTunerLayer, adapter: str) -> bool:
+    """Return whether an adapter has tensors on a module."""
+    return any(adapter in getattr(module, kind, {}) for kind in module.adapter_layer_names)
