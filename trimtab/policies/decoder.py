@@ -8,7 +8,6 @@ is kept in float32. It gives no gradients; architectures it does not know run th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,22 +18,21 @@ from torch.nn import functional as F
 from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from trimtab.policies.cache import Rows, Slots
-from trimtab.policies.lowrank import Factors, LowRank, Point, apply, fusable
+from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, tensors
 from trimtab.policies.packed import Packed, can_reorder
 
 _FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 _STATIC_ROTATIONS = frozenset({"default", "linear", "llama3"})
-_POINTS = 4
-"""Points of a layer where projections read one input: attention in and out, feed-forward in and out."""
 _FEW_QUERIES = 64
 """Blocks of at most this many queries a key head are grouped; longer ones, prompts, use the kernel for prompts."""
 
-_Gates = dict[tuple[int, ...], Tensor]
+_LARGEST_RANK = 128
+"""Adapters are kept side by side up to this sum of ranks; beyond it, only those in use."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """The weights of one layer."""
+    """The weights of one layer; the factors are those of attention in and out, feed-forward in and out."""
 
     norm_in: Tensor
     qkv: Packed
@@ -44,6 +42,7 @@ class _Layer:
     norm_mid: Tensor
     gate_up: Packed
     down: Packed
+    factors: tuple[Factors | None, ...]
 
 
 class Decoder:
@@ -67,13 +66,15 @@ class Decoder:
         total = sum(p.numel() * p.element_size() for p in self._sources)
         self._reorder = can_reorder(self._embeddings, total)
         self._final_norm = model.model.norm.weight.detach()
-        self._points = [point for layer in model.model.layers for point in _points(layer)]
+        self._names: tuple[str, ...] = ()
         self._layers = [self._read(layer) for layer in model.model.layers]
-        self._head = self._pack([model.get_output_embeddings()])
+        self._head = self._pack([model.get_output_embeddings()], None)
         self._frequencies = model.model.rotary_emb.inv_freq.detach().float()
         self._rotation_scale: float = model.model.rotary_emb.attention_scaling
         self._tables = self._rotations(1024)
-        self._low_rank: LowRank | None = None
+        self._adapter_sources: list[Tensor] = []
+        self._adapter_versions = 0
+        self._last_gates: tuple[tuple[tuple[str | None, ...], int, int], Gates] | None = None
 
     @staticmethod
     def knows(model: PreTrainedModel) -> bool:
@@ -93,7 +94,7 @@ class Decoder:
         """Return whether an adapter is low rank and acts on nothing but this pass's projections."""
         if adapter is None:
             return True
-        known = {module for point in self._points for module in point}
+        known = {module for layer in self._model.model.layers for point in _points(layer) for module in point}
         layers = (module for module in self._model.modules() if isinstance(module, BaseTunerLayer))
         acting = [module for module in layers if _acts_on(module, adapter)]
         return all(module in known and fusable(module, adapter) for module in acting)
@@ -115,33 +116,32 @@ class Decoder:
         return F.embedding(tokens, self._embeddings)
 
     @torch.no_grad()
-    def forward(self, embedded: Tensor, rows: Rows, adapters: Sequence[str | None], keep: int) -> Tensor:
+    def forward(self, embedded: Tensor, rows: Rows, pattern: tuple[str | None, ...], keep: int) -> Tensor:
         """Feed a block whose slots are there already, and write its keys and values into them.
 
         Args:
             embedded: what is fed, (N, T, d).
             rows: the rows, the block's slots included.
-            adapters: the adapter of each row, or None.
+            pattern: the adapters of the first rows, or None; the others repeat them.
             keep: how many of the last positions to give logits for.
 
         Returns:
             Logits, (N, keep, columns).
         """
         size, block, _ = embedded.shape
-        low_rank, gates = self._adapters(adapters, block)
+        used = self._gates(pattern, size, block)
         rotation, mask, causal = self._surroundings(rows, block)
         x = embedded.reshape(size * block, -1).float()
-        for number, (layer, (keys, values)) in enumerate(zip(self._layers, rows.layers, strict=True)):
-            factors = low_rank[_POINTS * number : _POINTS * (number + 1)]
+        for layer, (keys, values) in zip(self._layers, rows.layers, strict=True):
             h = self._norm(x, layer.norm_in)
-            mixed = apply(factors[0], layer.qkv(h), h, gates).view(size, block, -1, self._head_size)
+            mixed = _mapped(layer.factors[0], layer.qkv(h), used).view(size, block, -1, self._head_size)
             queries = self._place(layer, mixed, rotation, keys, values)
             h = self._attend(queries, keys, values, mask, causal=causal).reshape(size * block, -1)
-            x.add_(apply(factors[1], layer.out(h), h, gates))
+            _add(x, layer.factors[1], layer.out(h), used)
             h = self._norm(x, layer.norm_mid)
-            gate, up = apply(factors[2], layer.gate_up(h), h, gates).chunk(2, dim=-1)
+            gate, up = _mapped(layer.factors[2], layer.gate_up(h), used).chunk(2, dim=-1)
             h = self._activation(gate).mul_(up)
-            x.add_(apply(factors[3], layer.down(h), h, gates))
+            _add(x, layer.factors[3], layer.down(h), used)
         last = x.view(size, block, -1)[:, block - keep :].reshape(size * keep, -1)
         return self._head(self._norm(last, self._final_norm)).view(size, keep, -1)
 
@@ -218,39 +218,81 @@ class Decoder:
         cosines, sines = angles.cos() * self._rotation_scale, angles.sin() * self._rotation_scale
         return torch.cat([cosines, cosines], -1).to(self.dtype), torch.cat([-sines, sines], -1).to(self.dtype)
 
-    def _adapters(self, adapters: Sequence[str | None], block: int) -> tuple[list[Factors | None], _Gates]:
-        """Return the factors at every point, and which of their columns each fed token uses."""
-        names = sorted({name for name in adapters if name is not None})
+    def _gates(self, pattern: tuple[str | None, ...], rows: int, block: int) -> Gates | None:
+        """Return which low-rank columns each fed token uses, or None where no row has an adapter."""
+        names = {name for name in pattern if name is not None}
         if not names:
-            return [None] * len(self._points), {}
-        if self._low_rank is None or self._low_rank.adapters != tuple(names) or self._low_rank.stale():
-            self._low_rank = LowRank(self._points, names)
-        return self._low_rank.factors, self._low_rank.gates(adapters, block, self._embeddings.device)
+            return None
+        if not names <= set(self._names) or self._adapter_versions != self._adapters_now():
+            self._read_adapters(names)
+        key = (pattern, rows, block)
+        if self._last_gates is None or self._last_gates[0] != key:
+            factors = [each for layer in self._layers for each in layer.factors]
+            self._last_gates = key, gates(factors, self._names, pattern, rows, block)
+        return self._last_gates[1]
+
+    def _read_adapters(self, names: set[str]) -> None:
+        """Put adapters beside the frozen weights, with those that are there already as long as they are few."""
+        both = names.union(name for name in self._names if self._rank(name))
+        self._names = tuple(sorted(both if sum(map(self._rank, both)) <= _LARGEST_RANK else names))
+        self._layers = [self._read(layer) for layer in self._model.model.layers]
+        points = (point for layer in self._model.model.layers for point in _points(layer))
+        self._adapter_sources = [factor for point in points for factor in tensors(point, self._names)]
+        self._adapter_versions = self._adapters_now()
+        self._last_gates = None
 
     # -- reading weights ---------------------------------------------------------------------------------------------
 
     def _read(self, layer: Any) -> _Layer:
-        attention = layer.self_attn
-        qkv, out, gate_up, down = _points(layer)
+        attention, points = layer.self_attn, _points(layer)
+        factors = tuple(Factors.of(point, self._names) for point in points)
+        qkv, out, gate_up, down = (self._pack(p, f) for p, f in zip(points, factors, strict=True))
         normed = isinstance(self._model, Qwen3ForCausalLM)
         return _Layer(
             norm_in=layer.input_layernorm.weight.detach(),
-            qkv=self._pack(qkv),
+            qkv=qkv,
             q_norm=attention.q_norm.weight.detach() if normed else None,
             k_norm=attention.k_norm.weight.detach() if normed else None,
-            out=self._pack(out),
+            out=out,
             norm_mid=layer.post_attention_layernorm.weight.detach(),
-            gate_up=self._pack(gate_up),
-            down=self._pack(down),
+            gate_up=gate_up,
+            down=down,
+            factors=factors,
         )
 
-    def _pack(self, modules: Point) -> Packed:
+    def _pack(self, modules: Point, factors: Factors | None) -> Packed:
         plain = [module.get_base_layer() if isinstance(module, BaseTunerLayer) else module for module in modules]
+        weights = [module.weight.detach() for module in plain]
         biases = [None if module.bias is None else module.bias.detach() for module in plain]
-        return Packed([module.weight.detach() for module in plain], biases, reorder=self._reorder)
+        if factors is not None:
+            weights.append(factors.down.to(self.dtype))
+            biases.append(None if biases[0] is None else biases[0].new_zeros(len(factors.down)))
+        return Packed(weights, biases, reorder=self._reorder)
+
+    def _rank(self, name: str) -> int:
+        config = getattr(self._model, "peft_config", {}).get(name)
+        return 0 if config is None else int(config.r)
 
     def _now(self) -> int:
         return sum(parameter._version for parameter in self._sources)
+
+    def _adapters_now(self) -> int:
+        return sum(factor._version for factor in self._adapter_sources)
+
+
+def _mapped(factors: Factors | None, mapped: Tensor, used: Gates | None) -> Tensor:
+    """Return the outputs of projections, with the low-rank part where any row uses it."""
+    if factors is None:
+        return mapped
+    return mapped[:, : -len(factors.down)] if used is None else factors.add(mapped, used)
+
+
+def _add(total: Tensor, factors: Factors | None, mapped: Tensor, used: Gates | None) -> None:
+    """Add the output of a projection to the residual stream, with the low-rank part where any row uses it."""
+    if factors is None or used is None:
+        total.add_(_mapped(factors, mapped, None))
+    else:
+        factors.add_to(total, mapped, used)
 
 
 def _points(layer: Any) -> list[Point]:

@@ -1,100 +1,113 @@
 """LoRA adapters of one trunk side by side, so that rows with different adapters pass through it in one forward.
 
-For the projections that read one input (queries, keys and values; gate and up) the factors of all adapters are stacked:
+For the P projections that read one input (queries, keys and values; gate and up) all adapters' factors are stacked:
 
-    y += ((x A') * gates) B'        A: (R, in), B: (out, R), gates: (rows, R)
+    [y, z] = x [W, A]'        y_p += (z_p * gates) B_p'        A: (P R, in), gates: (rows, R), B_p: (out_p, R)
 
-R is the sum of the ranks, and a row's gates are its adapters' scales where they own a column and 0 elsewhere, so a row
-without adapter gets exactly 0 added. The factors are kept and multiplied in float32: they are small, and small float32
-products are faster on CPUs than bfloat16 ones.
+R is the sum of the adapters' ranks, and a row's gates are 1 where its adapter owns a column and 0 elsewhere, so a row
+without adapter gets exactly 0 added. A goes through the same matmul as the frozen weight; B is multiplied in float32,
+because small float32 products are faster on CPUs than bfloat16 ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
-from torch import Tensor, nn
+from torch import Tensor
 
 Point = Sequence[Any]
 """Projections that read the same input."""
 
+Gates = dict[tuple[int, ...], Tensor]
+"""For each way columns are owned, which of them each fed token uses, (M, P * R)."""
+
 
 @dataclass(frozen=True)
 class Factors:
-    """The stacked factors at one point: A' (in, R), B' (R, out), and which adapter owns each of the R columns."""
+    """The stacked factors at one point.
+
+    Args:
+        down: A, shape (P * R, in), the projections one after another.
+        up: B in chunks of equal width, shape (C, R, width).
+        projection: which projection each chunk belongs to, shape (C,).
+        owners: which adapter owns each of the P * R columns.
+    """
 
     down: Tensor
     up: Tensor
+    projection: Tensor
     owners: tuple[int, ...]
 
+    @staticmethod
+    def of(point: Point, adapters: Sequence[str]) -> Factors | None:
+        """Stack the factors of some adapters at a point; None where none of them acts."""
+        ranks = [max(_rank(module, name) for module in point) for name in adapters]
+        if not sum(ranks):
+            return None
+        width = math.gcd(*(module.weight.shape[0] for module in point))
+        device = point[0].weight.device
+        downs = torch.zeros((len(point), sum(ranks), point[0].weight.shape[1]), device=device)
+        ups: list[Tensor] = []
+        projection: list[int] = []
+        for place, module in enumerate(point):
+            up = torch.zeros((sum(ranks), module.weight.shape[0]), device=device)
+            for number, name in enumerate(adapters):
+                if rank := _rank(module, name):
+                    start = sum(ranks[:number])
+                    downs[place, start : start + rank] = module.lora_A[name].weight.detach()
+                    up[start : start + rank] = module.lora_B[name].weight.detach().t() * module.scaling[name]
+            ups += torch.split(up, width, dim=1)
+            projection += [place] * (up.shape[1] // width)
+        owners = tuple(number for number, rank in enumerate(ranks) for _ in range(rank)) * len(point)
+        return Factors(downs.flatten(0, 1), torch.stack(ups), torch.tensor(projection, device=device), owners)
 
-class LowRank:
-    """The factors of some adapters at every point of a trunk, copied once and renewed when they have changed.
+    def split(self, mapped: Tensor, gates: Gates) -> tuple[Tensor, Tensor]:
+        """Separate what the frozen weights gave, (M, out), from the gated low-rank part, (M, P * R), float32."""
+        size = self.down.shape[0]
+        return mapped[:, :-size], mapped[:, -size:] * gates[self.owners]
 
-    Args:
-        points: for each point of the trunk its projections, in the order of their outputs.
-        adapters: names of the adapters.
-    """
-
-    def __init__(self, points: Sequence[Point], adapters: Sequence[str]) -> None:
-        self.adapters = tuple(adapters)
-        self._sources = [
-            tensor for point in points for module in point for name in adapters for tensor in _tensors(module, name)
-        ]
-        self._versions = self._now()
-        with torch.no_grad():
-            self.factors = [_stack(point, self.adapters) for point in points]
-
-    def stale(self) -> bool:
-        """Return whether an adapter has been changed since the factors were copied."""
-        return self._versions != self._now()
-
-    def gates(self, rows: Sequence[str | None], repeats: int, device: torch.device) -> dict[tuple[int, ...], Tensor]:
-        """Return, for each way columns are owned, which of them each row uses.
-
-        Args:
-            rows: the adapter of each row, or None.
-            repeats: how many inputs each row has, next to each other.
-            device: where the gates go.
-
-        Returns:
-            A (rows * repeats, R) tensor for each distinct tuple of owners; none where all rows use every column.
-        """
-        found = {}
-        uses = torch.tensor([[row == name for name in self.adapters] for row in rows], dtype=torch.float32)
-        for owners in {each.owners for each in self.factors if each is not None}:
-            gate = uses[:, list(owners)]
-            if not bool((gate == 1).all()):
-                found[owners] = gate.repeat_interleave(repeats, 0).to(device)
-        return found
-
-    def _now(self) -> tuple[int, ...]:
-        return tuple(tensor._version for tensor in self._sources)
-
-
-def apply(factors: Factors | None, y: Tensor, x: Tensor, gates: dict[tuple[int, ...], Tensor]) -> Tensor:
-    """Add the low-rank part to y, in place.
-
-    Args:
-        factors: of the point, or None where no adapter acts.
-        y: what the frozen projections gave, (M, out).
-        x: what they were given, (M, in).
-        gates: of :meth:`LowRank.gates`.
-    """
-    if factors is None:
+    def add(self, mapped: Tensor, gates: Gates) -> Tensor:
+        """Add the low-rank part to the outputs of the projections, (M, out), in place."""
+        y, low = self.split(mapped, gates)
+        chunks, ranks, width = self.up.shape
+        lows = low.view(len(low), -1, ranks).transpose(0, 1)
+        if chunks != len(lows):
+            lows = lows[self.projection]
+        y.view(len(y), chunks, width).transpose(0, 1).add_(torch.bmm(lows, self.up))
         return y
-    low = torch.mm(x.float(), factors.down)
-    gate = gates.get(factors.owners)
-    if gate is not None:
-        low = low * gate
-    return y.add_(torch.mm(low, factors.up))
+
+    def add_to(self, total: Tensor, mapped: Tensor, gates: Gates) -> None:
+        """Add the output of a single projection, low-rank part included, to a float32 total, (M, out)."""
+        y, low = self.split(mapped, gates)
+        total.add_(y).addmm_(low, self.up[0])
 
 
-def fusable(module: nn.Module, adapter: str) -> bool:
+def gates(
+    factors: Sequence[Factors | None], adapters: Sequence[str], pattern: Sequence[str | None], rows: int, block: int
+) -> Gates:
+    """Return which columns each fed token uses.
+
+    Args:
+        factors: at every point.
+        adapters: whose factors are stacked.
+        pattern: the adapters of the first rows, or None; the others repeat them.
+        rows: number of rows.
+        block: tokens fed to each row.
+    """
+    uses = torch.tensor([[each == name for name in adapters] for each in pattern], dtype=torch.float32)
+    owned = {each.owners: each.up.device for each in factors if each is not None}
+    return {
+        owners: uses[:, list(owners)].repeat(rows // len(pattern), 1).repeat_interleave(block, 0).to(device)
+        for owners, device in owned.items()
+    }
+
+
+def fusable(module: Any, adapter: str) -> bool:
     """Return whether an adapter's part of a module is the plain low-rank formula."""
     if not isinstance(module, LoraLinear):
         return False
@@ -102,29 +115,19 @@ def fusable(module: nn.Module, adapter: str) -> bool:
     return plain and not module.fan_in_fan_out and not module.merged
 
 
-def _tensors(module: nn.Module, name: str) -> list[Tensor]:
-    """Return the two factors of an adapter on a module, or nothing."""
-    if not isinstance(module, LoraLinear) or name not in module.lora_A:
-        return []
-    return [module.lora_A[name].weight, module.lora_B[name].weight]
+def tensors(point: Point, adapters: Sequence[str]) -> list[Tensor]:
+    """Return the factors themselves, to see whether they have been changed."""
+    return [
+        factor[name].weight
+        for module in point
+        if isinstance(module, LoraLinear)
+        for factor in (module.lora_A, module.lora_B)
+        for name in adapters
+        if name in factor
+    ]
 
 
-def _stack(point: Point, adapters: Sequence[str]) -> Factors | None:
-    """Concatenate the factors of every adapter on every projection of a point."""
-    widths = [module.weight.shape[0] for module in point]
-    downs: list[Tensor] = []
-    ups: list[Tensor] = []
-    owners: list[int] = []
-    for place, module in enumerate(point):
-        for number, name in enumerate(adapters):
-            if not (tensors := _tensors(module, name)):
-                continue
-            assert isinstance(module, LoraLinear)
-            down, up = (tensor.detach().float() for tensor in tensors)
-            downs.append(down)
-            before, after = sum(widths[:place]), sum(widths[place + 1 :])
-            ups.append(torch.nn.functional.pad(up * module.scaling[name], (0, 0, before, after)))
-            owners += [number] * down.shape[0]
-    if not downs:
-        return None
-    return Factors(torch.cat(downs).t().contiguous(), torch.cat(ups, 1).t().contiguous(), tuple(owners))
+def _rank(module: Any, name: str) -> int:
+    """Return the rank of an adapter on a module, 0 where it does not act."""
+    acts = isinstance(module, LoraLinear) and name in module.lora_A
+    return int(module.lora_A[name].weight.shape[0]) if acts else 0

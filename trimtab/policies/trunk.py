@@ -165,6 +165,7 @@ class Trunk:
                 expected="a LoRA adapter trained on this model",
                 hint="load the base the adapter was trained on; its adapter_config.json names it",
             ) from error
+        self._decoder = None  # an adapter of this name may have been there before
         self._peft.requires_grad_(False).eval()
         self._active = _UNKNOWN  # peft has switched modules on its own
         self._activate(None)
@@ -280,7 +281,7 @@ class Trunk:
                 own = slice(place, None, len(leaves))
                 embedded[own] = with_controls(embedded[own], tokens[own], control, self.control_start)
         rows = lean.start(lengths, width, mask)
-        return lean.forward(embedded, rows, _row_adapters(leaves, len(rows)), 1), rows
+        return lean.forward(embedded, rows, _pattern(leaves), 1), rows
 
     def _advance(self, leaves: Sequence[LM], stack: Stack, tokens: Tensor) -> tuple[Tensor, Rows]:
         """Feed a block to the rows of one stack; logits (B * K, T, columns)."""
@@ -298,7 +299,7 @@ class Trunk:
                 hint="switch the gradients on before init",
             )
         grown = rows.grown(block)
-        return lean.forward(lean.embed(tokens), grown, _row_adapters(leaves, len(rows)), block), grown
+        return lean.forward(lean.embed(tokens), grown, _pattern(leaves), block), grown
 
     def _in_order(self, found: Sequence[tuple[Stack, Tensor]], count: int) -> Tensor:
         """Sort the rows of all stacks by leaf, float32, without the columns past the vocabulary; (L, B, T, V)."""
@@ -334,9 +335,9 @@ class Trunk:
         self._active = adapter
 
 
-def _row_adapters(leaves: Sequence[LM], rows: int) -> list[str | None]:
-    """Return the adapter of each row of a stack."""
-    return [leaf.adapter for leaf in leaves] * (rows // len(leaves))
+def _pattern(leaves: Sequence[LM]) -> tuple[str | None, ...]:
+    """Return the adapters of the rows of one sequence in a stack."""
+    return tuple(leaf.adapter for leaf in leaves)
 
 
 def weights_identity(model: nn.Module) -> str:
