@@ -84,6 +84,10 @@ class PolicyError(RunError):
     """A policy gave NaN, or a product's factors left no possible token."""
 
 
+class BusyError(RunError):
+    """A pool was asked to take on more than its bounds allow."""
+
+
 class StateError(RunError):
     """A decoding state was used with a policy or with rows that it does not fit."""
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trimtab.decoding.pool import Request, Row, Settings, decode, exact_kl
+from trimtab.decoding.pool import decode, exact_kl
+from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.policies.base import Policy, Prompt
 from trimtab.policies.knob import Knob
 from trimtab.policies.lm import LM
@@ -223,7 +224,7 @@ def check_neighbours_do_not_matter(policy: Policy, prompts: Prompts) -> None:
     """A row's answer does not depend on what else is in the batch, or on when it is admitted."""
     requests = [Request(tuple(p), n=2, occurrence=i) for i, p in enumerate(prompts)]
     together = decode(policy, requests, Settings(max_new_tokens=6, seed=3))
-    squeezed = decode(policy, requests, Settings(max_new_tokens=6, seed=3, max_rows=3))
+    squeezed = decode(policy, requests, Settings(max_new_tokens=6, seed=3), bounds=Bounds(rows=3))
     alone = [row for request in requests for row in decode(policy, [request], Settings(max_new_tokens=6, seed=3))]
     _same_rows(together, alone, "rows together and alone")
     _same_rows(together, squeezed, "rows together and admitted late")

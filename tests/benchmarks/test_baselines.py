@@ -6,7 +6,7 @@ from transformers import DynamicCache
 
 from trimtab.benchmarks.baselines import chunk_search, logits_processor, plain, proxy_tuning
 from trimtab.benchmarks.baselines.chunk_search import Shape
-from trimtab.policies.base import sequence_log_probs
+from trimtab.policies.advance import sequence_log_probs
 
 RAGGED = [[3, 4, 5, 6, 7], [8], [9, 10, 11]]
 TOKENS = 6

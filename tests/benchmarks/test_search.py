@@ -2,7 +2,7 @@ import pytest
 
 from trimtab.benchmarks.baselines.chunk_search import Shape
 from trimtab.benchmarks.search import running_sum_search
-from trimtab.policies.base import sequence_log_probs
+from trimtab.policies.advance import sequence_log_probs
 from trimtab.policies.toy import Table
 
 

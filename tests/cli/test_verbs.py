@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from trimtab.decoding.pool import Settings
+from trimtab.decoding.request import Settings
 from trimtab.evaluation import compare
 from trimtab.policies.toy import Table
 from trimtab.rewards import Length, load_judge

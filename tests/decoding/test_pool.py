@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from trimtab.decoding.pool import Request, Settings, decode
+from trimtab.decoding.pool import decode
+from trimtab.decoding.request import Bounds, Request, Settings
 from trimtab.errors import ConfigError, KnobError, PolicyError, PromptError
 from trimtab.policies.knob import Knob
 from trimtab.policies.toy import Table
@@ -80,8 +81,8 @@ def test_rows_with_other_knobs_can_be_admitted_later():
     ends = Table.random(5, seed=3, end="t4") * Table.random(5, seed=4) ** Knob("w", 0.0)
     requests = [Request((0,), n=1, knobs={"w": float(i >= 8)}, occurrence=i) for i in range(16)]
     for each in (policy, ends):
-        settings = Settings(max_new_tokens=7, max_rows=4, seed=0)
-        together = decode(each, requests, settings)
+        settings, four = Settings(max_new_tokens=7, seed=0), Bounds(rows=4)
+        together = decode(each, requests, settings, bounds=four)
         alone = [decode(each, [request], settings)[0] for request in requests]
         assert [row.tokens for row in together] == [row.tokens for row in alone]
 
@@ -95,8 +96,8 @@ def test_a_prompt_is_prefilled_once_even_when_its_answers_do_not_fit_together():
         return init(leaves, prompts)
 
     lm.trunk.init = counting
-    settings = Settings(max_new_tokens=3, max_rows=3, seed=0)
-    rows = decode(lm, [Request((1, 2, 3), n=5), Request((4, 5, 6), n=5)], settings)
+    settings = Settings(max_new_tokens=3, seed=0)
+    rows = decode(lm, [Request((1, 2, 3), n=5), Request((4, 5, 6), n=5)], settings, bounds=Bounds(rows=3))
     assert sum(prefilled) == 2 and len(rows) == 10
 
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from trimtab.decoding.pool import Settings
+from trimtab.decoding.request import Settings
 from trimtab.errors import ConfigError, PromptError
 from trimtab.evaluation import compare
 from trimtab.policies.toy import Table

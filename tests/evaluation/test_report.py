@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
-from trimtab.decoding.pool import Settings
+from trimtab.decoding.request import Settings
 from trimtab.errors import RunError
 from trimtab.evaluation import compare, write_report
 from trimtab.evaluation.report import duration, marks, measures

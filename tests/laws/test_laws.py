@@ -14,7 +14,8 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from trimtab.decoding.pool import Request, Settings, decode
+from trimtab.decoding.pool import decode
+from trimtab.decoding.request import Bounds, Request, Settings
 from trimtab.policies.knob import Knob
 from trimtab.policies.lm import LM
 from trimtab.policies.toy import Table
@@ -170,7 +171,7 @@ def test_the_kl_meter_agrees_with_enumeration():
     # estimated from 4,000 answers, whose standard error here is below 0.02 nats.
     base, guide = Table.random(4, seed=0), Table.random(4, seed=1)
     policy = base * guide
-    rows = decode(policy, [Request((0,), n=4000)], Settings(max_new_tokens=3, seed=0, max_rows=4000))
+    rows = decode(policy, [Request((0,), n=4000)], Settings(max_new_tokens=3, seed=0), bounds=Bounds(rows=4000))
     measured = torch.tensor([row.kl for row in rows]).sum(1)
     assert abs(measured.mean().item() - enumerated_kl(policy, base, [0], 3)) < 4 * measured.std().item() / 4000**0.5
 

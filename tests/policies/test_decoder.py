@@ -1,4 +1,4 @@
-"""The lean pass gives what transformers gives: for every architecture of the family, padded, in blocks, with adapters."""
+"""The lean pass gives what transformers gives: for every architecture of the family, padded, with adapters."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from trimtab.errors import StateError
-from trimtab.policies.base import init, step
+from trimtab.policies.advance import init, step
 from trimtab.policies.decoder import Decoder
 from trimtab.policies.lm import LM
 from trimtab.policies.vocabulary import Vocabulary

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trimtab.policies.base import Leaf, Policy, init
+from trimtab.policies.advance import init
+from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.state import State
 
 

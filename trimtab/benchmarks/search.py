@@ -18,7 +18,8 @@ from trimtab.benchmarks.baselines.chunk_search import Shape
 from trimtab.benchmarks.measure import Measure
 from trimtab.benchmarks.setup import Setup
 from trimtab.benchmarks.timing import alternate
-from trimtab.policies.base import Policy, init, step
+from trimtab.policies.advance import init, step
+from trimtab.policies.base import Policy
 from trimtab.policies.state import State
 
 LONGEST = 50

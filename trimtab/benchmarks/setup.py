@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from trimtab.assets import built_in_models, get_model, quiet_transformers
-from trimtab.decoding.pool import Request, Row, Settings, decode
+from trimtab.decoding.pool import decode
+from trimtab.decoding.request import Request, Row, Settings
 from trimtab.decoding.sampling import Sampling
 from trimtab.errors import ConfigError
 from trimtab.policies.base import Policy

@@ -24,7 +24,8 @@ from trimtab.benchmarks.forwards import metered, prefilled, run_forwards
 from trimtab.benchmarks.measure import Measure, at_least
 from trimtab.benchmarks.setup import Setup
 from trimtab.benchmarks.timing import alternate
-from trimtab.policies.base import Leaf, Policy, init, needed_leaves, step
+from trimtab.policies.advance import init, needed_leaves, step
+from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.lm import LM
 
 BLOCKS = (1, 2, 4, 8)

@@ -49,7 +49,7 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
     quiet: Quiet = False,
 ) -> None:
     """Compare policies with their base on unseen prompts."""
-    from trimtab.decoding.pool import Settings
+    from trimtab.decoding.request import Settings
     from trimtab.evaluation.compare import compare
     from trimtab.policies.base import Policy
     from trimtab.rewards import check_independent, load_judge, load_reward

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["end", "stop", "length"]
+FinishReason = Literal["end", "stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Answer:
         log_probs: log-probability of each token under the policy at temperature 1, before warping, in nats.
         reference_log_probs: the same under the reference, the untouched base.
         kl: exact KL(policy || reference) of each step over the whole vocabulary, in nats.
-        finish_reason: "end" (an end token), "stop" (a stop text) or "length".
+        finish_reason: "end" (an end token), "stop" (a stop text or token) or "length".
     """
 
     prompt: str

@@ -1,342 +1,299 @@
 """The row pool: one loop that prefills prompts, forks them into answers, steps every row and lets finished rows go.
 
-Rows are admitted while others run, as many as fit. It knows token ids, not text, except for stop texts. Every row has
-its own random numbers, so a row's result does not depend on its neighbours.
+Rows are admitted while others run, as many as fit, each with its own knobs, sampling settings, limits and random
+numbers, so a row's result does not depend on its neighbours. Nothing in a step is done row by row, and a step waits for
+the device once. It knows token ids, not text, except for stop texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from trimtab.decoding.answer import Answer, FinishReason
-from trimtab.decoding.sampling import Sampling, pick, uniforms, warp
-from trimtab.errors import ConfigError, PolicyError, PromptError
-from trimtab.policies.base import Policy, init, needed_leaves, step
-from trimtab.policies.state import State
-from trimtab.policies.vocabulary import Vocabulary
-
-MAX_ROWS = 64
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt and how many answers it wants.
-
-    Args:
-        prompt: token ids.
-        n: number of answers.
-        knobs: knob values that differ from their defaults.
-        occurrence: how often the same prompt came before in this call; keeps repeated prompts apart.
-    """
-
-    prompt: tuple[int, ...]
-    n: int = 1
-    knobs: Mapping[str, float] = field(default_factory=dict)
-    occurrence: int = 0
+from trimtab.decoding.answer import FinishReason
+from trimtab.decoding.ledger import FOR_DRAWS, FOR_REDRAWS, Ledger, Owner
+from trimtab.decoding.queue import Queue
+from trimtab.decoding.request import Bounds, Request, Row, Settings
+from trimtab.decoding.running import Running
+from trimtab.decoding.sampling import choose, pick, warp
+from trimtab.decoding.stops import StopTexts
+from trimtab.errors import PolicyError, TrimtabError
+from trimtab.policies.advance import combine, feed, needed_leaves
+from trimtab.policies.base import Leaf, Policy
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What all rows of a pool share.
+class Pool:
+    """Decodes rows of many requests together; drive it with :meth:`step`.
 
     Args:
-        sampling: how tokens are picked.
-        min_new_tokens: tokens before a row may end.
-        max_new_tokens: tokens after which it must.
-        stop: texts that end a row.
-        stop_ids: token ids that end a row, beside the vocabulary's own.
-        seed: of the random numbers.
-        max_rows: rows that run at once.
+        policy: what to sample from.
+        leaves: what every row evaluates; by default all leaves, whatever a request's knobs.
+        bounds: how much it takes on.
         metered: whether log-probabilities under the reference and the KL to it are measured; without it they are 0.
+
+    Example:
+        >>> from trimtab.policies.toy import Table
+        >>> pool = Pool(Table.of({"": {"heads": 0.75, "tails": 0.25}}))
+        >>> ticket = pool.submit(Request((0,), n=2), Settings(max_new_tokens=3, seed=0))
+        >>> while not (finished := pool.step()):
+        ...     pass
+        >>> [len(row.tokens) for row in finished]
+        [3, 3]
     """
 
-    sampling: Sampling = field(default_factory=Sampling)
-    min_new_tokens: int = 0
-    max_new_tokens: int = 64
-    stop: tuple[str, ...] = ()
-    stop_ids: tuple[int, ...] = ()
-    seed: int = 0
-    max_rows: int = MAX_ROWS
-    metered: bool = True
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        leaves: Sequence[Leaf] | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 -- a frozen value
+        metered: bool = True,
+    ) -> None:
+        self.policy = policy
+        self.policies = [policy, policy.reference] if metered and policy.reference != policy else [policy]
+        self.metered = metered
+        self._vocabulary = policy.vocabulary
+        self._stops: StopTexts | None = None
+        self._queue = Queue(self.policies, leaves, bounds)
+        self._cancelled: set[int] = set()
+        self._running: Running | None = None
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_new_tokens <= self.max_new_tokens or self.max_new_tokens < 1:
-            raise ConfigError(
-                given=f"min_new_tokens={self.min_new_tokens}, max_new_tokens={self.max_new_tokens}",
-                expected="at least one new token, and a minimum that is not above the maximum",
-                hint="raise max_new_tokens",
-            )
-        if any(not text for text in self.stop):
-            raise ConfigError(given="an empty stop text", expected="texts of at least one character", hint="drop it")
+    @property
+    def busy(self) -> bool:
+        """Whether rows are running or waiting."""
+        return self._running is not None or bool(self._queue)
+
+    def submit(self, request: Request, settings: Settings) -> int:
+        """Take a request on.
+
+        Args:
+            request: the prompt, the number of answers and the knobs.
+            settings: how they are decoded.
+
+        Returns:
+            The request's ticket, for :meth:`cancel`. Its rows have consecutive places.
+
+        Raises:
+            PromptError: the prompt does not fit in a context with its new tokens.
+            KnobError: a knob value is unknown or out of range.
+            BusyError: more rows or tokens than the pool's bounds; what runs already is not harmed.
+        """
+        return self._queue.add(request, settings)
+
+    def cancel(self, ticket: int) -> None:
+        """Let a request's rows go; :meth:`step` returns them with what they have so far."""
+        self._cancelled.add(ticket)
+
+    def step(self) -> list[Row]:
+        """Admit what fits, pick the next token of every row, and feed it.
+
+        Returns:
+            The rows that finished, were cancelled or broke.
+        """
+        with torch.inference_mode():
+            finished = self._drop_cancelled()
+            self._admit()
+            if self._running is None:
+                return finished
+            picked, done = self._pick(self._running)
+            self._running, tokens, rows = self._release(picked, done)
+            if self._running is not None:
+                self._running = self._advance(self._running, tokens)
+        return finished + rows
+
+    def _admit(self) -> None:
+        """Prefill waiting rows when enough places are free to be worth a forward."""
+        held = [] if self._running is None else self._running.ledger.owners
+        if (newcomers := self._queue.admit(held)) is None:
+            return
+        owners, prefilled = newcomers
+        device = prefilled.log_probs[0].device
+        if self._stops is None:
+            self._stops = StopTexts(self._vocabulary, device)
+        groups = [self._stops.group(owner.settings.stop) for owner in owners]
+        ledger = Ledger.of(owners, groups, self._vocabulary.end_ids, self._vocabulary.size, device)
+        fresh = Running(ledger, prefilled.state, prefilled.log_probs, prefilled.said)
+        self._running = fresh if self._running is None else self._running.join(fresh)
+
+    def _pick(self, running: Running) -> tuple[Tensor, list[FinishReason | None]]:
+        """Pick the next token of every row, write it down with what it cost, and say which rows are done, and why."""
+        ledger, log_probs = running.ledger, running.log_probs[0]
+        probs = log_probs.exp()
+        if running.pending is None:
+            allowed = ledger.without_early_ends(log_probs)
+            weights = warp(allowed, ledger.warps, ledger.seen)
+            tokens = choose(weights, ledger.warps, ledger.numbers(FOR_DRAWS), probs if weights is log_probs else None)
+            usable = torch.isfinite(weights.gather(1, tokens[:, None]).squeeze(1))
+        else:
+            assert running.redrawn is not None
+            draws = torch.where(running.redrawn, ledger.numbers(FOR_REDRAWS), ledger.numbers(FOR_DRAWS))
+            tokens = pick(running.pending, draws)
+            usable = running.pending.gather(1, tokens[:, None]).squeeze(1) > 0
+        costs = self._costs(running.log_probs, probs, tokens)
+        return tokens, self._write(ledger, tokens[:, None], costs[:, None], usable)
+
+    def _costs(self, log_probs: Sequence[Tensor], probs: Tensor, tokens: Tensor) -> Tensor:
+        """Return what picked tokens cost: log-probability, that of the reference, KL; (..., 3) for tokens (...)."""
+        own = log_probs[0].gather(-1, tokens.unsqueeze(-1))
+        if len(log_probs) == 1:
+            nothing = torch.zeros_like(own)
+            return torch.cat([own, own if self.metered else nothing, nothing], -1)
+        reference = log_probs[1][..., : probs.shape[-1]]
+        theirs = reference.gather(-1, tokens.unsqueeze(-1))
+        return torch.cat([own, theirs, exact_kl(log_probs[0], reference, probs).unsqueeze(-1)], -1)
+
+    def _write(
+        self, ledger: Ledger, tokens: Tensor, costs: Tensor, usable: Tensor, wanted: Tensor | None = None
+    ) -> list[FinishReason | None]:
+        """Write tokens down and say which rows are done; the step's one wait for the device."""
+        assert self._stops is not None
+        wanted = torch.ones(len(ledger), dtype=torch.long, device=tokens.device) if wanted is None else wanted
+        kept, ended = ledger.write(tokens, costs, wanted)
+        may_stop = self._stops.may_stop(ledger.groups, tokens)
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        suspects = torch.zeros_like(ended) if may_stop is None else (may_stop & (steps < kept[:, None])).any(1)
+        written, done, broken, suspected = torch.stack([kept, ended, ~usable, suspects]).cpu()
+        before = ledger.count
+        ledger.advance(written)
+        full = ledger.count >= ledger.limits[:, 1]
+        reasons: list[FinishReason | None] = [None] * len(ledger)
+        for i in torch.nonzero(full | done.bool() | broken.bool() | suspected.bool()).flatten().tolist():
+            reasons[i] = self._reason(ledger, i, broken=bool(broken[i]), ended=bool(done[i]), before=int(before[i]))
+        return reasons
+
+    def _reason(self, ledger: Ledger, row: int, *, broken: bool, ended: bool, before: int) -> FinishReason | None:
+        """Say why one row is done, if it is; a stop text may come before what else would end it."""
+        assert self._stops is not None
+        settings = ledger.owners[row].settings
+        if broken:
+            return "error"
+        tokens = ledger.tokens[row, : int(ledger.count[row])].tolist()
+        if settings.stop:
+            length = self._stops.length(settings.stop, tokens, before, settings.min_new_tokens)
+            if length is not None:
+                ledger.count[row] = length
+                return "stop"
+        if ended:
+            return "end" if tokens[-1] in self._vocabulary.end_ids else "stop"
+        return "length" if len(tokens) >= settings.max_new_tokens else None
+
+    def _release(
+        self, tokens: Tensor, reasons: Sequence[FinishReason | None]
+    ) -> tuple[Running | None, Tensor, list[Row]]:
+        """Let finished rows go; returns the others and their tokens."""
+        running = self._running
+        assert running is not None
+        if not any(reasons):
+            return running, tokens, []
+        rows = [self._row(running, i, reason) for i, reason in enumerate(reasons) if reason is not None]
+        alive = torch.tensor([i for i, reason in enumerate(reasons) if reason is None], dtype=torch.long)
+        if not len(alive):
+            return None, tokens, rows
+        return running.select(alive), tokens[alive.to(tokens.device)], rows
+
+    def _row(self, running: Running, index: int, reason: FinishReason) -> Row:
+        """Close the books of one row."""
+        ledger = running.ledger
+        owner = ledger.owners[index]
+        length = int(ledger.count[index]) - (reason == "error")
+        own, theirs, kl = ledger.costs[index, :length].T.tolist() if length else ([], [], [])
+        if not self.metered:
+            theirs, kl = [0.0] * length, [0.0] * length
+        error = self._diagnose(running, index) if reason == "error" else None
+        tokens = ledger.tokens[index, :length].tolist()
+        return Row(owner.request, owner.place, tokens, own, theirs, kl, reason, error)
+
+    def _diagnose(self, running: Running, index: int) -> TrimtabError:
+        """Say what broke a row."""
+        said = {leaf: logits[index : index + 1].unsqueeze(1) for leaf, logits in running.said.items()}
+        knobs = {name: values[index : index + 1] for name, values in running.state.knobs.items()}
+        return self.policy.diagnose(said, knobs) or PolicyError(
+            given=f"{self.policy} in a row without any token to pick",
+            expected="a probability for every token, some of them above 0",
+            hint="lower min_new_tokens if only an end is possible",
+        )
+
+    def _drop_cancelled(self) -> list[Row]:
+        """Let the rows of cancelled requests go."""
+        cancelled, self._cancelled = self._cancelled, set()
+        if not cancelled:
+            return []
+        rows = [_nothing(owner) for owner in self._queue.remove(cancelled)]
+        if self._running is not None:
+            reasons: list[FinishReason | None] = [
+                "cancelled" if owner.ticket in cancelled else None for owner in self._running.ledger.owners
+            ]
+            none = torch.zeros(len(self._running), dtype=torch.long)
+            self._running, _, gone = self._release(none, reasons)
+            rows += gone
+        return rows
+
+    def _advance(self, running: Running, tokens: Tensor) -> Running:
+        """Feed the picked tokens."""
+        said, state = feed(running.state, tokens.unsqueeze(1))
+        log_probs = combine(self.policies, said, state.knobs, check=False)
+        last = {leaf: logits[:, -1] for leaf, logits in said.items()}
+        return Running(running.ledger, state, tuple(each[:, -1] for each in log_probs), last)
 
 
-@dataclass
-class Row:
-    """One sequence being decoded: its place in the results, its random numbers, and what it has so far."""
-
-    request: Request
-    place: int
-    uniforms: Tensor
-    tokens: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-    reference_log_probs: list[float] = field(default_factory=list)
-    kl: list[float] = field(default_factory=list)
-    finish: FinishReason | None = None
-
-
-@dataclass(frozen=True)
-class _Running:
-    """The rows that are being decoded, and what the policies say about their next tokens."""
-
-    rows: list[Row]
-    state: State
-    log_probs: list[Tensor]
-
-    def pick(self, places: list[int], rows: list[Row]) -> _Running:
-        """Put rows on these places, which may repeat."""
-        index = torch.tensor(places)
-        kept = [log_probs[index.to(log_probs.device)] for log_probs in self.log_probs]
-        return _Running(rows, self.state.select(index), kept)
-
-    def select(self, keep: list[int]) -> _Running:
-        return self.pick(keep, [self.rows[i] for i in keep])
-
-    def join(self, other: _Running) -> _Running:
-        log_probs = [torch.cat(pair) for pair in zip(self.log_probs, other.log_probs, strict=True)]
-        return _Running([*self.rows, *other.rows], self.state.join(other.state), log_probs)
-
-
-def decode(policy: Policy, requests: Sequence[Request], settings: Settings) -> list[Row]:
+def decode(
+    policy: Policy,
+    requests: Sequence[Request],
+    settings: Settings,
+    *,
+    bounds: Bounds = Bounds(),  # noqa: B008 -- a frozen value
+    metered: bool = True,
+) -> list[Row]:
     """Decode every request to its end.
 
     Args:
         policy: what to sample from.
         requests: prompts with their number of answers and knob values.
         settings: what all rows share.
+        bounds: how many rows run at once.
+        metered: whether log-probabilities under the reference and the KL to it are measured.
 
     Returns:
         Finished rows: ``n`` a request, in the order of the requests.
 
     Raises:
         PromptError: a prompt does not fit in the context with its new tokens.
+        PolicyError: a row broke; the others are decoded to their end first.
     """
-    policies = [policy, policy.reference] if settings.metered and policy.reference != policy else [policy]
-    queue = _Queue(policies, requests, settings)
-    finished: list[Row] = []
-    running: _Running | None = None
-    with torch.inference_mode():
-        while running is not None or queue.waiting:
-            taken = len(running.rows) if running else 0
-            # Joining caches copies them, so newcomers wait until half the pool is free.
-            if queue.waiting and taken <= settings.max_rows // 2:
-                admitted = queue.admit(settings.max_rows - taken)
-                running = admitted if running is None else running.join(admitted)
-            assert running is not None
-            tokens = _pick(policy, running, settings)
-            alive = [i for i, row in enumerate(running.rows) if row.finish is None]
-            finished += [row for row in running.rows if row.finish is not None]
-            if not alive:
-                running = None
-                continue
-            if len(alive) < len(running.rows):
-                running = running.select(alive)
-                tokens = tokens[torch.tensor(alive, device=tokens.device)]
-            log_probs, state = step(policies, running.state, tokens.unsqueeze(1))
-            running = _Running(running.rows, state, [each.squeeze(1) for each in log_probs])
-    return sorted(finished, key=lambda row: row.place)
+    needed = needed_leaves([policy, policy.reference] if metered else [policy], [each.knobs for each in requests])
+    pool = Pool(policy, leaves=needed, bounds=bounds, metered=metered)
+    for request in requests:
+        pool.submit(request, settings)
+    rows: list[Row] = []
+    while pool.busy:
+        rows += pool.step()
+    rows.sort(key=lambda row: row.place)
+    for row in rows:
+        if row.error is not None:
+            raise row.error
+    return rows
 
 
-def generate(
-    policy: Policy,
-    prompts: Sequence[str],
-    settings: Settings,
-    *,
-    n: int,
-    knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None,
-) -> list[Answer]:
-    """Answer texts with texts; :meth:`Policy.generate` documents the arguments."""
-    if n < 1:
-        raise ConfigError(given=f"n={n}", expected="at least one answer a prompt", hint="raise n")
-    if not prompts:
-        raise PromptError(given="no prompts", expected="at least one prompt", hint="pass a prompt")
-    bound = [knobs or {}] * len(prompts) if knobs is None or isinstance(knobs, Mapping) else list(knobs)
-    if len(bound) != len(prompts):
-        raise ConfigError(
-            given=f"{len(bound)} knob settings for {len(prompts)} prompts",
-            expected="one mapping for all, or one a prompt",
-            hint="make the list as long as the prompts",
-        )
-    encoded = [tuple(policy.vocabulary.encode(prompt)) for prompt in prompts]
-    requests = [
-        Request(ids, n, values, encoded[:i].count(ids))
-        for i, (ids, values) in enumerate(zip(encoded, bound, strict=True))
-    ]
-    check_lengths(policy, encoded, settings.max_new_tokens, bound)
-    rows = decode(policy, requests, settings)
-    return [
-        to_answer(row, prompts[place], policy.vocabulary, settings)
-        for row, place in zip(rows, (i for i in range(len(prompts)) for _ in range(n)), strict=True)
-    ]
-
-
-def to_answer(row: Row, prompt: str, vocabulary: Vocabulary, settings: Settings) -> Answer:
-    """Turn a finished row into an answer; its text ends before the stop that ended it."""
-    assert row.finish is not None
-    tokens = row.tokens[:-1] if row.tokens[-1] in settings.stop_ids else row.tokens
-    text = vocabulary.decode(tokens)
-    start = len(vocabulary.decode(row.tokens[: settings.min_new_tokens]))
-    cuts = [at for at in (text.find(each, start) for each in settings.stop) if at >= 0] if row.finish == "stop" else []
-    return Answer(
-        prompt=prompt,
-        text=text[: min(cuts)] if cuts else text,
-        token_ids=tuple(row.tokens),
-        log_probs=tuple(row.log_probs),
-        reference_log_probs=tuple(row.reference_log_probs),
-        kl=tuple(row.kl),
-        finish_reason=row.finish,
-    )
-
-
-def check_lengths(
-    policy: Policy,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    knobs: Sequence[Mapping[str, float]] = ({},),
-) -> None:
-    """Refuse prompts that leave no room for the answer.
-
-    Raises:
-        PromptError: prompt and answer together are longer than a context.
-    """
-    leaves = needed_leaves([policy], knobs)
-    limits = [leaf.context_length for leaf in leaves if leaf.context_length is not None]
-    longest = max(len(prompt) for prompt in prompts)
-    if limits and longest + max_new_tokens > min(limits):
-        raise PromptError(
-            given=f"a prompt of {longest} tokens with {max_new_tokens} new tokens",
-            expected=f"at most {min(limits)} tokens together, the shortest context in the policy",
-            hint="shorten the prompt or lower max_new_tokens",
-        )
-
-
-class _Queue:
-    """Answers that wait for a place in the pool; each prompt is prefilled once, when its first answer gets one."""
-
-    def __init__(self, policies: Sequence[Policy], requests: Sequence[Request], settings: Settings) -> None:
-        self._policies, self._requests, self._settings = policies, requests, settings
-        answers = [(owner, answer) for owner, request in enumerate(requests) for answer in range(request.n)]
-        self.waiting = list(enumerate(answers))
-        # All rows evaluate the same leaves, whenever they are admitted, so that their states can be joined.
-        self._leaves = needed_leaves(policies, [request.knobs for request in requests])
-        self._kept: tuple[int, _Running] | None = None
-
-    def admit(self, free: int) -> _Running:
-        """Take as many rows as fit, prefill the prompts that are new, and fork them."""
-        batch, self.waiting = self.waiting[:free], self.waiting[free:]
-        owners = [owner for _, (owner, _) in batch]
-        unique = sorted(set(owners))
-        filled = None if self._kept is None or self._kept[0] != unique[0] else self._kept[1]
-        if fresh := [self._requests[owner] for owner in (unique if filled is None else unique[1:])]:
-            log_probs, state = init(
-                self._policies,
-                [request.prompt for request in fresh],
-                [request.knobs for request in fresh],
-                leaves=self._leaves,
-            )
-            prefilled = _Running([], state, log_probs)
-            filled = prefilled if filled is None else filled.join(prefilled)
-        assert filled is not None
-        split = bool(self.waiting) and self.waiting[0][1][0] == owners[-1]
-        self._kept = (owners[-1], filled.pick([len(unique) - 1], [])) if split else None
-        rows = [self._row(place, owner, answer) for place, (owner, answer) in batch]
-        return filled.pick([unique.index(owner) for owner in owners], rows)
-
-    def _row(self, place: int, owner: int, answer: int) -> Row:
-        request, settings = self._requests[owner], self._settings
-        draws = uniforms(settings.seed, request.prompt, request.occurrence, answer, settings.max_new_tokens)
-        return Row(request, place, draws)
-
-
-def _pick(policy: Policy, running: _Running, settings: Settings) -> Tensor:
-    """Pick the next token of every row, write it down with what it cost, and mark the rows that are done."""
-    vocabulary = policy.vocabulary
-    log_probs, reference = running.log_probs[0], running.log_probs[-1]
-    rows = running.rows
-    allowed = _without_early_ends(log_probs, rows, vocabulary.end_ids.union(settings.stop_ids), settings.min_new_tokens)
-    weights = warp(allowed, settings.sampling, _seen(rows, log_probs) if _penalised(settings) else None)
-    if not bool(torch.isfinite(weights.amax(-1)).all()):
-        raise PolicyError(
-            given=f"NaN from {policy}, or a row without any token to pick",
-            expected="a probability for every token, some of them above 0",
-            hint="check the weights and their dtype; lower min_new_tokens if only an end is possible",
-        )
-    draws = torch.stack([row.uniforms[len(row.tokens)] for row in rows])
-    tokens = pick(weights, draws, settings.sampling.temperature)
-    chosen = log_probs.gather(1, tokens[:, None]).squeeze(1).tolist()
-    if len(running.log_probs) == 1:
-        nothing = [0.0] * len(rows)
-        kept, kl = (chosen if settings.metered else nothing), nothing
-    else:
-        kept = reference.gather(1, tokens[:, None]).squeeze(1).tolist()
-        kl = exact_kl(log_probs, reference[:, : log_probs.shape[1]]).tolist()
-    for row, token, own, theirs, cost in zip(rows, tokens.tolist(), chosen, kept, kl, strict=True):
-        row.tokens.append(token)
-        row.log_probs.append(own)
-        row.reference_log_probs.append(theirs)
-        row.kl.append(cost)
-        row.finish = _finish(row, vocabulary, settings)
-    return tokens
-
-
-def _without_early_ends(log_probs: Tensor, rows: Sequence[Row], ends: frozenset[int], minimum: int) -> Tensor:
-    """Cut the tokens that would end a row before its minimum length."""
-    early = [i for i, row in enumerate(rows) if len(row.tokens) < minimum]
-    if not early or not ends:
-        return log_probs
-    allowed = log_probs.clone()
-    allowed[torch.tensor(early)[:, None], torch.tensor(sorted(ends))] = -torch.inf
-    return allowed
-
-
-def _penalised(settings: Settings) -> bool:
-    return settings.sampling.repetition_penalty != 1.0
-
-
-def _seen(rows: Sequence[Row], log_probs: Tensor) -> Tensor:
-    """Mark the tokens that each row already holds, shape (B, V)."""
-    seen = torch.zeros_like(log_probs, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        seen[i, [*row.request.prompt, *row.tokens]] = True
-    return seen
-
-
-def exact_kl(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
+def exact_kl(log_probs: Tensor, reference_log_probs: Tensor, probs: Tensor | None = None) -> Tensor:
     """Return KL(policy || reference) = sum_y pi(y) (log pi(y) - log pi_ref(y)) over the last axis, in nats.
+
+    Args:
+        log_probs: of the policy, (..., V).
+        reference_log_probs: of the reference, (..., V).
+        probs: ``log_probs.exp()``, where the caller has it already.
 
     Example:
         >>> half = torch.tensor([0.5, 0.5]).log()
         >>> round(exact_kl(torch.tensor([0.9, 0.1]).log(), half).item(), 4)  # .9 ln 1.8 + .1 ln .2
         0.3681
     """
-    probs = log_probs.exp()
+    probs = log_probs.exp() if probs is None else probs
     gap = torch.where(probs > 0, log_probs - reference_log_probs, torch.zeros_like(log_probs))
     return (probs * gap).sum(-1)
 
 
-def _finish(row: Row, vocabulary: Vocabulary, settings: Settings) -> FinishReason | None:
-    """Say whether and why a row is done."""
-    if row.tokens[-1] in vocabulary.end_ids:
-        return "end"
-    if row.tokens[-1] in settings.stop_ids:
-        return "stop"
-    if settings.stop:
-        # A stop text of c characters ends within the last c tokens' text; some slack covers multi-token characters.
-        window = max(len(row.tokens) - max(map(len, settings.stop)) - 8, settings.min_new_tokens)
-        tail = vocabulary.decode(row.tokens[window:])
-        if any(text in tail for text in settings.stop):
-            return "stop"
-    return "length" if len(row.tokens) == settings.max_new_tokens else None
+def _nothing(owner: Owner) -> Row:
+    """Return a row that was cancelled before it began."""
+    return Row(owner.request, owner.place, [], [], [], [], "cancelled")

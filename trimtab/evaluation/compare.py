@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimtab.decoding.answer import Answer
-from trimtab.decoding.pool import Settings, generate
+from trimtab.decoding.generate import generate
+from trimtab.decoding.request import Settings
 from trimtab.errors import ConfigError
 from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, perplexity_under, repetition
 from trimtab.policies.base import Policy

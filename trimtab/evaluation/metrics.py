@@ -12,7 +12,8 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from trimtab.decoding.answer import Answer
-from trimtab.policies.base import Policy, sequence_log_probs
+from trimtab.policies.advance import sequence_log_probs
+from trimtab.policies.base import Policy
 
 
 def distinct_n(answers: Sequence[str | Sequence[int]], n: int) -> float:

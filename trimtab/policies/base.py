@@ -1,8 +1,7 @@
 """The closed type: everything that steers is a Policy, and everything made from policies is a Policy again.
 
 A policy is a pure function of what its leaves say. Leaves are the only things with weights and caches; the state of a
-decode is a value that goes in and comes out. ``init`` and ``step`` at the end of this file advance several policies
-together, each distinct leaf once: that is how a product and its reference share the base's forward pass.
+decode is a value that goes in and comes out.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import PolicyError, PromptError
-from trimtab.policies.knob import Knob, KnobValues, Scalar, bind, declared_knobs
-from trimtab.policies.state import Host, Part, State
+from trimtab.policies.knob import Knob, KnobValues, Scalar
+from trimtab.policies.state import Host, State
 from trimtab.policies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ class Policy(ABC):
         Returns:
             Log-probabilities of each row's next token, shape (B, V), and the state to step from.
         """
+        from trimtab.policies.advance import init
+
         (log_probs,), state = init([self], prompts, knobs)
         return log_probs, state
 
@@ -115,6 +116,8 @@ class Policy(ABC):
         Returns:
             Log-probabilities after each fed token, shape (B, T, V), and the next state.
         """
+        from trimtab.policies.advance import step
+
         (log_probs,), state = step([self], state, tokens)
         return log_probs, state
 
@@ -139,6 +142,8 @@ class Policy(ABC):
                 expected="a prompt and a continuation of at least one token each",
                 hint="give both some text",
             )
+        from trimtab.policies.advance import sequence_log_probs
+
         with torch.no_grad():
             return sequence_log_probs(self, [whole[:shared]], [whole[shared:]], knobs)[0]
 
@@ -189,7 +194,8 @@ class Policy(ABC):
             >>> coin.generate("heads", max_new_tokens=3, temperature=0)[0].text
             'heads heads heads'
         """
-        from trimtab.decoding.pool import Settings, generate
+        from trimtab.decoding.generate import generate
+        from trimtab.decoding.request import Settings
         from trimtab.decoding.sampling import Sampling
 
         stops = [stop] if isinstance(stop, str | int) else stop
@@ -252,142 +258,3 @@ class Leaf(Policy):
 
     def __str__(self) -> str:
         return self.name
-
-
-def init(
-    policies: Sequence[Policy],
-    prompts: Sequence[Prompt],
-    knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
-    *,
-    leaves: Sequence[Leaf] | None = None,
-    check: bool = True,
-) -> tuple[list[Tensor], State]:
-    """Prefill prompts for several policies at once, each distinct leaf evaluated once.
-
-    Args:
-        policies: the policies whose log-probabilities are wanted.
-        prompts: B sequences of token ids.
-        knobs: knob values for all rows, or one mapping a row.
-        leaves: what to evaluate, when more rows with other knob values will join; by default what these rows need.
-        check: whether to look for NaN, which waits for the device.
-
-    Returns:
-        For each policy log-probabilities of shape (B, V), and the common state.
-
-    Raises:
-        PromptError: there are no prompts, or one is empty or longer than a leaf's context.
-        KnobError: a knob value is unknown or out of range.
-        PolicyError: a leaf gave NaN, or a policy leaves no possible token in some row.
-    """
-    settings = [dict(knobs)] * len(prompts) if isinstance(knobs, Mapping) else list(knobs or [{}] * len(prompts))
-    if len(settings) != len(prompts):
-        raise PromptError(
-            given=f"{len(settings)} knob settings for {len(prompts)} prompts",
-            expected="one mapping for all prompts, or one a prompt",
-            hint="pass knobs={...} or a list of the same length as the prompts",
-        )
-    values = bind(declared_knobs(knob for policy in policies for knob in policy.knobs), settings)
-    if leaves is None:
-        leaves = needed_leaves(policies, settings)
-    _check_prompts(prompts, leaves)
-    by_host: dict[Host, list[Leaf]] = {}
-    for leaf in leaves:
-        by_host.setdefault(leaf.host, []).append(leaf)
-    said: dict[Leaf, Tensor] = {}
-    parts = []
-    for host, hosted in by_host.items():
-        logits, state = host.init(hosted, prompts)
-        said.update(zip(hosted, logits.unsqueeze(2), strict=True))
-        parts.append(Part(host, tuple(hosted), state))
-    combined = [each.squeeze(1) for each in combine(policies, said, values, check=check)]
-    return combined, State(tuple(parts), values, torch.tensor([len(prompt) for prompt in prompts]))
-
-
-def needed_leaves(policies: Sequence[Policy], settings: Sequence[Mapping[str, float]]) -> list[Leaf]:
-    """Return the leaves that several policies need for rows with these knob values, each once."""
-    values = bind(declared_knobs(knob for policy in policies for knob in policy.knobs), settings)
-    return list(dict.fromkeys(leaf for policy in policies for leaf in policy.leaves(values)))
-
-
-def step(policies: Sequence[Policy], state: State, tokens: Tensor, *, check: bool = True) -> tuple[list[Tensor], State]:
-    """Feed a (B, T) block to the common state of several policies.
-
-    Args:
-        policies: the policies whose log-probabilities are wanted.
-        state: where their rows stand.
-        tokens: token ids, (B, T).
-        check: whether to look for NaN, which waits for the device.
-
-    Returns:
-        For each policy log-probabilities after every fed token, shape (B, T, V), and the next state.
-
-    Raises:
-        PolicyError: a leaf gave NaN, or a policy leaves no possible token in some row.
-    """
-    said, advanced = feed(state, tokens)
-    return combine(policies, said, state.knobs, check=check), advanced
-
-
-def feed(state: State, tokens: Tensor) -> tuple[dict[Leaf, Tensor], State]:
-    """Feed a (B, T) block to every leaf of a state.
-
-    Returns:
-        For each leaf logits after every fed token, shape (B, T, V), and the next state.
-    """
-    said: dict[Leaf, Tensor] = {}
-    parts = []
-    for part in state.parts:
-        logits, fed = part.host.step(part.state, tokens)
-        said.update(zip(part.leaves, logits, strict=True))
-        parts.append(Part(part.host, part.leaves, fed))
-    return said, State(tuple(parts), state.knobs, state.lengths + tokens.shape[1])
-
-
-def combine(
-    policies: Sequence[Policy], said: Mapping[Leaf, Tensor], knobs: KnobValues, *, check: bool = True
-) -> list[Tensor]:
-    """Return what each policy makes of its leaves' logits; log-probabilities of shape (B, T, V).
-
-    Raises:
-        PolicyError: a leaf gave NaN, or a policy leaves no possible token in some row.
-    """
-    combined = [policy.combine(said, knobs) for policy in policies]
-    if check and not all(bool(torch.isfinite(each.amax(-1)).all()) for each in combined if each.numel()):
-        for policy in policies:
-            if (error := policy.diagnose(said, knobs)) is not None:
-                raise error
-    return combined
-
-
-def sequence_log_probs(
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    continuations: Sequence[Sequence[int]],
-    knobs: Mapping[str, float] | None = None,
-) -> list[Tensor]:
-    """Return the log-probability of every token of every continuation, each of shape (T_b,), in nats."""
-    width = max(len(continuation) for continuation in continuations)
-    block = torch.tensor([[*continuation, *[0] * (width - len(continuation))] for continuation in continuations])
-    first, state = policy.init(prompts, knobs)
-    rest, _ = policy.step(state, block[:, :-1])
-    log_probs = torch.cat([first.unsqueeze(1), rest], dim=1)
-    chosen = log_probs.gather(2, block.to(log_probs.device).unsqueeze(2)).squeeze(2)
-    return [row[: len(continuation)] for row, continuation in zip(chosen, continuations, strict=True)]
-
-
-def _check_prompts(prompts: Sequence[Prompt], leaves: Sequence[Leaf]) -> None:
-    """Refuse what no leaf could read."""
-    if not prompts:
-        raise PromptError(given="no prompts", expected="at least one prompt", hint="pass a prompt")
-    for number, prompt in enumerate(prompts):
-        if not len(prompt):
-            raise PromptError(
-                given=f"prompt {number}, which has no tokens", expected="at least one token", hint="give it some text"
-            )
-        for leaf in leaves:
-            if leaf.context_length is not None and len(prompt) > leaf.context_length:
-                raise PromptError(
-                    given=f"prompt {number} of {len(prompt)} tokens",
-                    expected=f"at most {leaf.context_length} tokens, the context of {leaf.name}",
-                    hint="shorten the prompt",
-                )

@@ -103,6 +103,13 @@ class Vocabulary:
             return text
         return " ".join(self.pieces[i] for i in ids if i not in self.end_ids)
 
+    def texts(self) -> list[str]:
+        """Return the text of every token on its own, special tokens included."""
+        if self.tokenizer is None:
+            return list(self.pieces)
+        texts: list[str] = self.tokenizer.batch_decode([[i] for i in range(self.size)])
+        return texts
+
     def describe(self) -> str:
         """Say size and identity in a few words, for messages."""
         return f"{self.size} tokens, fingerprint {self.fingerprint[:12]}"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.decoding.pool import Settings
+from trimtab.decoding.request import Settings
 from trimtab.errors import ConfigError
 from trimtab.evaluation.compare import Comparison, compare
 from trimtab.evaluation.report import write_report

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.decoding.pool import Request, Settings, decode
+from trimtab.decoding.pool import decode
+from trimtab.decoding.request import Request, Settings
 from trimtab.decoding.sampling import Sampling
 from trimtab.policies.base import Policy
 from trimtab.rewards.reward import Reward
@@ -80,11 +81,10 @@ def collect(
         min_new_tokens=config.min_new_tokens,
         max_new_tokens=config.max_new_tokens,
         seed=seed,
-        metered=False,  # the loss measures the exact KL of the same tokens
     )
     encoded = [tuple(policy.vocabulary.encode(row["prompt"])) for row in rows]
     requests = [Request(ids, n, occurrence=encoded[:i].count(ids)) for i, ids in enumerate(encoded)]
-    decoded = decode(policy, requests, settings)
+    decoded = decode(policy, requests, settings, metered=False)  # the loss measures the KL of the same tokens
     repeated = [row for row in rows for _ in range(n)]
     columns = {name: [row[name] for row in repeated] for name in rows[0] if name != "prompt"}
     texts = [policy.vocabulary.decode(answer.tokens) for answer in decoded]

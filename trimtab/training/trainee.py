@@ -11,7 +11,8 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
-from trimtab.policies.base import Policy, Prompt, init, step
+from trimtab.policies.advance import init, step
+from trimtab.policies.base import Policy, Prompt
 from trimtab.policies.lm import LM, load_trunk
 from trimtab.policies.state import State
 from trimtab.policies.trunk import Trunk

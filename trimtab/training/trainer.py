@@ -16,8 +16,10 @@ from pathlib import Path
 
 import torch
 
-from trimtab.decoding.pool import check_lengths, exact_kl
+from trimtab.decoding.pool import exact_kl
+from trimtab.decoding.queue import check_lengths
 from trimtab.errors import RunError
+from trimtab.policies.advance import every_leaf
 from trimtab.rewards import load_reward
 from trimtab.training.batch import Algorithm, Batch, Coefficients
 from trimtab.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -94,7 +96,8 @@ def train(
     rows = read_prompts(config.prompts)
     trainee = Trainee.build(config)
     vocabulary = trainee.base.vocabulary
-    check_lengths(trainee.policy(), [vocabulary.encode(row["prompt"]) for row in rows], config.rollout.max_new_tokens)
+    prompts = [vocabulary.encode(row["prompt"]) for row in rows]
+    check_lengths(every_leaf([trainee.policy()]), prompts, config.rollout.max_new_tokens)
     open_run(config, resume=resume, overwrite=overwrite)  # last: what it replaces is lost
     algorithm: Algorithm = (
         Quark(trainee, rows, reward, config.algorithm, config.rollout, config.seed)

@@ -1,0 +1,59 @@
+"""From texts to answers: encodes prompts, decodes them in a pool, and turns finished rows into texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trimtab.decoding.answer import Answer
+from trimtab.decoding.pool import decode
+from trimtab.decoding.request import Request, Row, Settings
+from trimtab.errors import ConfigError, PromptError
+from trimtab.policies.base import Policy
+from trimtab.policies.vocabulary import Vocabulary
+
+
+def generate(
+    policy: Policy,
+    prompts: Sequence[str],
+    settings: Settings,
+    *,
+    n: int,
+    knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None,
+) -> list[Answer]:
+    """Answer texts with texts; :meth:`Policy.generate` documents the arguments."""
+    if not prompts:
+        raise PromptError(given="no prompts", expected="at least one prompt", hint="pass a prompt")
+    bound = [knobs or {}] * len(prompts) if knobs is None or isinstance(knobs, Mapping) else list(knobs)
+    if len(bound) != len(prompts):
+        raise ConfigError(
+            given=f"{len(bound)} knob settings for {len(prompts)} prompts",
+            expected="one mapping for all, or one a prompt",
+            hint="make the list as long as the prompts",
+        )
+    encoded = [tuple(policy.vocabulary.encode(prompt)) for prompt in prompts]
+    requests = [
+        Request(ids, n, values, encoded[:i].count(ids))
+        for i, (ids, values) in enumerate(zip(encoded, bound, strict=True))
+    ]
+    rows = decode(policy, requests, settings)
+    return [
+        to_answer(row, prompts[place], policy.vocabulary, settings)
+        for row, place in zip(rows, (i for i in range(len(prompts)) for _ in range(n)), strict=True)
+    ]
+
+
+def to_answer(row: Row, prompt: str, vocabulary: Vocabulary, settings: Settings) -> Answer:
+    """Turn a finished row into an answer; its text ends before the stop that ended it."""
+    tokens = row.tokens[:-1] if row.tokens[-1] in settings.stop_ids else row.tokens
+    text = vocabulary.decode(tokens)
+    start = len(vocabulary.decode(row.tokens[: settings.min_new_tokens]))
+    cuts = [at for at in (text.find(each, start) for each in settings.stop) if at >= 0] if row.finish == "stop" else []
+    return Answer(
+        prompt=prompt,
+        text=text[: min(cuts)] if cuts else text,
+        token_ids=tuple(row.tokens),
+        log_probs=tuple(row.log_probs),
+        reference_log_probs=tuple(row.reference_log_probs),
+        kl=tuple(row.kl),
+        finish_reason=row.finish,
+    )

@@ -1,0 +1,160 @@
+"""Rows that wait for a place in the pool; each prompt is prefilled once, when its first answer gets one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trimtab.decoding.ledger import Owner
+from trimtab.decoding.request import Bounds, Request, Settings
+from trimtab.errors import BusyError, PromptError
+from trimtab.policies.advance import combine, every_leaf, prefill
+from trimtab.policies.base import Leaf, Policy
+from trimtab.policies.knob import bind, declared_knobs
+from trimtab.policies.state import State
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """Rows whose prompts have been fed: state, log-probabilities of each policy, and what each leaf said."""
+
+    state: State
+    log_probs: tuple[Tensor, ...]
+    said: Mapping[Leaf, Tensor]
+
+    def select(self, index: Tensor) -> Prefilled:
+        """Keep these rows, in this order; a row may appear several times."""
+        there = index.to(self.log_probs[0].device)
+        return Prefilled(
+            self.state.select(index),
+            tuple(each[there] for each in self.log_probs),
+            {leaf: said[there] for leaf, said in self.said.items()},
+        )
+
+    def join(self, other: Prefilled) -> Prefilled:
+        """Append rows."""
+        return Prefilled(
+            self.state.join(other.state),
+            tuple(torch.cat(pair) for pair in zip(self.log_probs, other.log_probs, strict=True)),
+            {leaf: torch.cat([said, other.said[leaf]]) for leaf, said in self.said.items()},
+        )
+
+
+class Queue:
+    """Waiting rows, first come first served.
+
+    Args:
+        policies: the policy and, where it is metered, its reference.
+        leaves: what every row evaluates, whenever it is admitted, so that states can be joined; None for all.
+        bounds: how much may run and wait.
+    """
+
+    def __init__(self, policies: Sequence[Policy], leaves: Sequence[Leaf] | None, bounds: Bounds) -> None:
+        self._policies, self._bounds = policies, bounds
+        self._leaves = every_leaf(policies) if leaves is None else list(leaves)
+        self._knobs = declared_knobs(knob for policy in policies for knob in policy.knobs)
+        self._waiting: deque[Owner] = deque()
+        self._kept: tuple[int, Prefilled] | None = None
+        self._tickets = self._places = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, request: Request, settings: Settings) -> int:
+        """Append the rows of a request and return its ticket; :meth:`Pool.submit` says what is refused."""
+        bind(self._knobs, [request.knobs])
+        check_lengths(self._leaves, [request.prompt], settings.max_new_tokens)
+        self._check_bounds(request, settings)
+        ticket, self._tickets = self._tickets, self._tickets + 1
+        for answer in range(request.n):
+            self._waiting.append(Owner(ticket, request, settings, self._places + answer, answer))
+        self._places += request.n
+        return ticket
+
+    def remove(self, tickets: set[int]) -> list[Owner]:
+        """Take the rows of some requests out and return them."""
+        gone = [owner for owner in self._waiting if owner.ticket in tickets]
+        self._waiting = deque(owner for owner in self._waiting if owner.ticket not in tickets)
+        return gone
+
+    def admit(self, running: Sequence[Owner]) -> tuple[list[Owner], Prefilled] | None:
+        """Take the rows that fit beside those that run, and prefill the prompts that are new."""
+        batch = self._fitting(running)
+        if not batch:
+            return None
+        tickets = list(dict.fromkeys(owner.ticket for owner in batch))
+        filled = None if self._kept is None or self._kept[0] != tickets[0] else self._kept[1]
+        new = tickets if filled is None else tickets[1:]
+        if new:
+            requests = {owner.ticket: owner.request for owner in batch}
+            fresh = self._prefill([requests[ticket] for ticket in new])
+            filled = fresh if filled is None else filled.join(fresh)
+        assert filled is not None
+        split = bool(self._waiting) and self._waiting[0].ticket == tickets[-1]
+        self._kept = (tickets[-1], filled.select(torch.tensor([len(tickets) - 1]))) if split else None
+        return batch, filled.select(torch.tensor([tickets.index(owner.ticket) for owner in batch]))
+
+    def _fitting(self, running: Sequence[Owner]) -> list[Owner]:
+        """Take rows off the queue while they fit; none while a forward for them is not yet worth it."""
+        free = self._bounds.rows - len(running)
+        if running and free < min(len(self._waiting), max(1, self._bounds.rows // 8)):
+            return []
+        tokens = sum(map(_tokens, running))
+        batch: list[Owner] = []
+        while self._waiting and len(batch) < free:
+            tokens += _tokens(self._waiting[0])
+            if self._bounds.tokens is not None and tokens > self._bounds.tokens:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _prefill(self, requests: Sequence[Request]) -> Prefilled:
+        said, state = prefill(
+            self._leaves,
+            [request.prompt for request in requests],
+            bind(self._knobs, [request.knobs for request in requests]),
+        )
+        log_probs = combine(self._policies, said, state.knobs, check=False)
+        last = {leaf: logits[:, -1] for leaf, logits in said.items()}
+        return Prefilled(state, tuple(each[:, -1] for each in log_probs), last)
+
+    def _check_bounds(self, request: Request, settings: Settings) -> None:
+        """Refuse what would never fit, or what there is no room to wait for."""
+        tokens, rows = len(request.prompt) + settings.max_new_tokens, len(self._waiting) + request.n
+        if self._bounds.tokens is not None and tokens > self._bounds.tokens:
+            raise BusyError(
+                given=f"a prompt of {len(request.prompt)} tokens with {settings.max_new_tokens} new tokens",
+                expected=f"at most {self._bounds.tokens} tokens, which is what the whole pool may hold",
+                hint="shorten the prompt, lower max_new_tokens, or raise Bounds(tokens=...)",
+            )
+        if self._bounds.waiting is not None and rows > self._bounds.waiting:
+            raise BusyError(
+                given=f"{request.n} more rows with {len(self._waiting)} waiting",
+                expected=f"at most {self._bounds.waiting} waiting rows",
+                hint="try again later, ask for fewer answers, or raise Bounds(waiting=...)",
+            )
+
+
+def check_lengths(leaves: Sequence[Leaf], prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse prompts that leave no room for the answer.
+
+    Raises:
+        PromptError: prompt and answer together are longer than a context.
+    """
+    limits = [leaf.context_length for leaf in leaves if leaf.context_length is not None]
+    longest = max(len(prompt) for prompt in prompts)
+    if limits and longest + max_new_tokens > min(limits):
+        raise PromptError(
+            given=f"a prompt of {longest} tokens with {max_new_tokens} new tokens",
+            expected=f"at most {min(limits)} tokens together, the shortest context in the policy",
+            hint="shorten the prompt or lower max_new_tokens",
+        )
+
+
+def _tokens(owner: Owner) -> int:
+    """Return how long a row may become."""
+    return len(owner.request.prompt) + owner.settings.max_new_tokens

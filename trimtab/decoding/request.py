@@ -1,0 +1,106 @@
+"""What a pool is asked for, and what it gives back: requests, their settings, and finished rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trimtab.decoding.answer import FinishReason
+from trimtab.decoding.sampling import Sampling
+from trimtab.errors import ConfigError, TrimtabError
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and how many answers it wants.
+
+    Args:
+        prompt: token ids.
+        n: number of answers.
+        knobs: knob values that differ from their defaults.
+        occurrence: how often the same prompt came before in this call; keeps repeated prompts apart.
+    """
+
+    prompt: tuple[int, ...]
+    n: int = 1
+    knobs: Mapping[str, float] = field(default_factory=dict)
+    occurrence: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ConfigError(given=f"n={self.n}", expected="at least one answer a prompt", hint="raise n")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the answers to a request are decoded.
+
+    Args:
+        sampling: how tokens are picked.
+        min_new_tokens: tokens before a row may end.
+        max_new_tokens: tokens after which it must.
+        stop: texts that end a row.
+        stop_ids: token ids that end a row, beside the vocabulary's own.
+        seed: of the random numbers.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    min_new_tokens: int = 0
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens or self.max_new_tokens < 1:
+            raise ConfigError(
+                given=f"min_new_tokens={self.min_new_tokens}, max_new_tokens={self.max_new_tokens}",
+                expected="at least one new token, and a minimum that is not above the maximum",
+                hint="raise max_new_tokens",
+            )
+        if any(not text for text in self.stop):
+            raise ConfigError(given="an empty stop text", expected="texts of at least one character", hint="drop it")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much a pool takes on.
+
+    Args:
+        rows: rows that run at once.
+        tokens: tokens that running rows may grow to together, prompts included; None for no bound.
+        waiting: rows that may wait for a place; None for no bound.
+    """
+
+    rows: int = 64
+    tokens: int | None = None
+    waiting: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or any(bound is not None and bound < 1 for bound in (self.tokens, self.waiting)):
+            raise ConfigError(given=f"{self}", expected="bounds of at least 1", hint="raise them")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished sequence.
+
+    Args:
+        request: what asked for it.
+        place: its number among all rows the pool was asked for, in order.
+        tokens: generated token ids.
+        log_probs: of each token under the policy, in nats.
+        reference_log_probs: the same under the reference; 0 where nothing is metered.
+        kl: exact KL to the reference at each token, in nats; 0 where nothing is metered.
+        finish: why it ended.
+        error: what broke it, where ``finish`` is "error".
+    """
+
+    request: Request
+    place: int
+    tokens: list[int]
+    log_probs: list[float]
+    reference_log_probs: list[float]
+    kl: list[float]
+    finish: FinishReason
+    error: TrimtabError | None = None
