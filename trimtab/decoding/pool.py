@@ -55,6 +55,7 @@ class Pool:
         self.policies = [policy, policy.reference] if metered and policy.reference != policy else [policy]
         self.metered = metered
         self._vocabulary = policy.vocabulary
+        _keep_freed_memory()
         self._stops: StopTexts | None = None
         self._queue = Queue(self.policies, leaves, bounds)
         self._cancelled: set[int] = set()
@@ -290,8 +291,18 @@ def exact_kl(log_probs: Tensor, reference_log_probs: Tensor, probs: Tensor | Non
         0.3681
     """
     probs = log_probs.exp() if probs is None else probs
-    gap = torch.where(probs > 0, log_probs - reference_log_probs, torch.zeros_like(log_probs))
-    return (probs * gap).sum(-1)
+    # Where the policy has probability 0 the gap is -inf or, if the reference has none either, NaN: both count 0.
+    gap = torch.nan_to_num(log_probs - reference_log_probs, nan=0.0, posinf=torch.inf, neginf=0.0)
+    return torch.linalg.vecdot(probs, gap)
+
+
+def _keep_freed_memory() -> None:
+    """Make the C library keep what a step frees for the next step.
+
+    glibc maps large blocks afresh each time, which costs more than what is computed in them, until it has seen one of
+    that size freed; the largest that counts is 32 MiB. Elsewhere this does nothing.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def _nothing(owner: Owner) -> Row:
