@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trimtab.decoding.answer import Answer
+from trimtab.decoding.drafters import Draft
 from trimtab.decoding.pool import decode
 from trimtab.decoding.request import Request, Row, Settings
 from trimtab.errors import ConfigError, PromptError
@@ -19,6 +20,8 @@ def generate(
     *,
     n: int,
     knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None,
+    draft: Draft = None,
+    draft_tokens: int | None = None,
 ) -> list[Answer]:
     """Answer texts with texts; :meth:`Policy.generate` documents the arguments."""
     if not prompts:
@@ -35,7 +38,7 @@ def generate(
         Request(ids, n, values, encoded[:i].count(ids))
         for i, (ids, values) in enumerate(zip(encoded, bound, strict=True))
     ]
-    rows = decode(policy, requests, settings)
+    rows = decode(policy, requests, settings, draft=draft, draft_tokens=draft_tokens)
     return [
         to_answer(row, prompts[place], policy.vocabulary, settings)
         for row, place in zip(rows, (i for i in range(len(prompts)) for _ in range(n)), strict=True)

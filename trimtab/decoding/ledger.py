@@ -45,6 +45,7 @@ class Ledger:
         warps: sampling settings.
         groups: number of the row's set of stop texts, shape (N,).
         ends: ids that end the row, shape (N, E), -1 where there are fewer.
+        prompts: token ids of the prompts, aligned to the right, shape (N, P), -1 before them.
         draws: random numbers, shape (N, C + 1, 3).
         tokens: token ids, shape (N, C + 1).
         costs: log-probability, that of the reference, and KL of each token, shape (N, C + 1, 3).
@@ -57,6 +58,7 @@ class Ledger:
     warps: Warps
     groups: Tensor
     ends: Tensor
+    prompts: Tensor
     draws: Tensor
     tokens: Tensor
     costs: Tensor
@@ -80,6 +82,8 @@ class Ledger:
         room = max(each.max_new_tokens for each in settings) + 1
         ends = [sorted(end_ids.union(each.stop_ids)) for each in settings]
         widest = max(map(len, ends))
+        prompts = [owner.request.prompt for owner in owners]
+        longest = max(map(len, prompts))
         ledger = Ledger(
             owners,
             torch.zeros(len(owners), dtype=torch.long),
@@ -87,12 +91,8 @@ class Ledger:
             Warps.of([each.sampling for each in settings]),
             torch.tensor(groups, device=device),
             torch.tensor([[*row, *[-1] * (widest - len(row))] for row in ends], device=device).view(len(owners), -1),
-            torch.stack(
-                [
-                    F.pad(_draws(owner), (0, 0, 0, room - each.max_new_tokens))
-                    for owner, each in zip(owners, settings, strict=True)
-                ]
-            ).to(device),
+            torch.tensor([[*[-1] * (longest - len(prompt)), *prompt] for prompt in prompts], device=device),
+            torch.stack([_draws(owner, room) for owner in owners]).to(device),
             torch.zeros((len(owners), room), dtype=torch.long, device=device),
             torch.zeros((len(owners), room, 3), device=device),
             None,
@@ -110,6 +110,7 @@ class Ledger:
             self.warps.select(index),
             self.groups[there],
             self.ends[there],
+            self.prompts[there],
             self.draws[there],
             self.tokens[there],
             self.costs[there],
@@ -118,11 +119,8 @@ class Ledger:
 
     def join(self, other: Ledger, size: int) -> Ledger:
         """Append rows; ``size`` is the number of tokens in the vocabulary."""
-        room = max(self.tokens.shape[1], other.tokens.shape[1])
-        widest = max(self.ends.shape[1], other.ends.shape[1])
-        a, b = (
-            each._widened(room, widest, size, self.seen is not None or other.seen is not None) for each in (self, other)
-        )
+        seen = self.seen is not None or other.seen is not None
+        a, b = self._widened(other, size if seen else None), other._widened(self, size if seen else None)
         return Ledger(
             [*a.owners, *b.owners],
             torch.cat([a.count, b.count]),
@@ -130,11 +128,17 @@ class Ledger:
             a.warps.join(b.warps),
             torch.cat([a.groups, b.groups]),
             torch.cat([a.ends, b.ends]),
+            torch.cat([a.prompts, b.prompts]),
             torch.cat([a.draws, b.draws]),
             torch.cat([a.tokens, b.tokens]),
             torch.cat([a.costs, b.costs]),
             None if a.seen is None or b.seen is None else torch.cat([a.seen, b.seen]),
         )
+
+    def text(self) -> tuple[Tensor, Tensor]:
+        """Return prompts and tokens, (N, W), -1 before them, and where each row's text ends, (N,)."""
+        text = torch.cat([self.prompts, self.tokens[:, :-1]], 1)
+        return text, (self.prompts.shape[1] + self.count).to(text.device)
 
     def numbers(self, purpose: int, ahead: int = 0) -> Tensor:
         """Return the random number of each row's next token, or of one further ahead, shape (N,)."""
@@ -186,20 +190,25 @@ class Ledger:
             seen[i, torch.tensor([token for token in held if token < size], device=seen.device)] = True
         return seen
 
-    def _widened(self, room: int, ends: int, size: int, seen: bool) -> Ledger:
-        """Make room for as many tokens and end ids as another ledger has."""
+    def _widened(self, other: Ledger, size: int | None) -> Ledger:
+        """Make room for as much as another ledger has; with a ``size``, for the tokens seen too."""
+        room = max(self.tokens.shape[1], other.tokens.shape[1])
         more = room - self.tokens.shape[1]
+        longest = max(self.prompts.shape[1], other.prompts.shape[1])
+        widest = max(self.ends.shape[1], other.ends.shape[1])
         return replace(
             self,
-            ends=F.pad(self.ends, (0, ends - self.ends.shape[1]), value=-1),
+            ends=F.pad(self.ends, (0, widest - self.ends.shape[1]), value=-1),
+            prompts=F.pad(self.prompts, (longest - self.prompts.shape[1], 0), value=-1),
             draws=F.pad(self.draws, (0, 0, 0, more)),
             tokens=F.pad(self.tokens, (0, more)),
             costs=F.pad(self.costs, (0, 0, 0, more)),
-            seen=self.seen if self.seen is not None or not seen else self._seen(size),
+            seen=self._seen(size) if self.seen is None and size is not None else self.seen,
         )
 
 
-def _draws(owner: Owner) -> Tensor:
-    """Return the random numbers of a row, (C, 3), which depend on its request alone."""
+def _draws(owner: Owner, room: int) -> Tensor:
+    """Return the random numbers of a row, (room, 3), which depend on its request alone."""
     settings, request = owner.settings, owner.request
-    return uniforms(settings.seed, request.prompt, request.occurrence, owner.answer, settings.max_new_tokens)
+    drawn = uniforms(settings.seed, request.prompt, request.occurrence, owner.answer, settings.max_new_tokens)
+    return F.pad(drawn, (0, 0, 0, room - len(drawn)))

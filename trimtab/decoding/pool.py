@@ -7,20 +7,23 @@ the device once. It knows token ids, not text, except for stop texts.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from trimtab.decoding.answer import FinishReason
+from trimtab.decoding.drafters import Draft, drafters
 from trimtab.decoding.ledger import FOR_DRAWS, FOR_REDRAWS, Ledger, Owner
 from trimtab.decoding.queue import Queue
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.decoding.running import Running
 from trimtab.decoding.sampling import choose, pick, warp
+from trimtab.decoding.speculative import Speculator, forget
 from trimtab.decoding.stops import StopTexts
 from trimtab.errors import PolicyError, TrimtabError
-from trimtab.policies.advance import combine, feed, needed_leaves
+from trimtab.policies.advance import combine, every_leaf, feed, needed_leaves
 from trimtab.policies.base import Leaf, Policy
 
 
@@ -32,6 +35,12 @@ class Pool:
         leaves: what every row evaluates; by default all leaves, whatever a request's knobs.
         bounds: how much it takes on.
         metered: whether log-probabilities under the reference and the KL to it are measured; without it they are 0.
+        draft: who drafts tokens that the policy verifies in blocks: a policy, "lookup", "auto", or nobody.
+        draft_tokens: drafts a block; None adapts to what pays.
+
+    Raises:
+        ConfigError: there is no such drafter.
+        VocabularyError: the drafter speaks other tokens than the policy.
 
     Example:
         >>> from trimtab.policies.toy import Table
@@ -50,6 +59,8 @@ class Pool:
         leaves: Sequence[Leaf] | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 -- a frozen value
         metered: bool = True,
+        draft: Draft = None,
+        draft_tokens: int | None = None,
     ) -> None:
         self.policy = policy
         self.policies = [policy, policy.reference] if metered and policy.reference != policy else [policy]
@@ -57,7 +68,9 @@ class Pool:
         self._vocabulary = policy.vocabulary
         _keep_freed_memory()
         self._stops: StopTexts | None = None
-        self._queue = Queue(self.policies, leaves, bounds)
+        leaves = every_leaf(self.policies) if leaves is None else leaves
+        self._speculator = Speculator(self.policies, drafters(draft, policy, leaves), draft_tokens)
+        self._queue = Queue(self.policies, self._speculator.policies, leaves, self._speculator.aside, bounds)
         self._cancelled: set[int] = set()
         self._running: Running | None = None
 
@@ -98,10 +111,11 @@ class Pool:
             self._admit()
             if self._running is None:
                 return finished
+            started = time.perf_counter()
             picked, done = self._pick(self._running)
-            self._running, tokens, rows = self._release(picked, done)
+            self._running, tokens, rows = self._release(self._running, picked, done)
             if self._running is not None:
-                self._running = self._advance(self._running, tokens)
+                rows += self._advance(self._running, tokens, started)
         return finished + rows
 
     def _admit(self) -> None:
@@ -115,7 +129,10 @@ class Pool:
             self._stops = StopTexts(self._vocabulary, device)
         groups = [self._stops.group(owner.settings.stop) for owner in owners]
         ledger = Ledger.of(owners, groups, self._vocabulary.end_ids, self._vocabulary.size, device)
-        fresh = Running(ledger, prefilled.state, prefilled.log_probs, prefilled.said)
+        nothing = torch.zeros((len(owners), 0), dtype=torch.long, device=device)
+        fresh = Running(
+            ledger, prefilled.state, prefilled.log_probs, prefilled.said, aside=prefilled.aside, behind=nothing
+        )
         self._running = fresh if self._running is None else self._running.join(fresh)
 
     def _pick(self, running: Running) -> tuple[Tensor, list[FinishReason | None]]:
@@ -181,11 +198,9 @@ class Pool:
         return "length" if len(tokens) >= settings.max_new_tokens else None
 
     def _release(
-        self, tokens: Tensor, reasons: Sequence[FinishReason | None]
+        self, running: Running, tokens: Tensor, reasons: Sequence[FinishReason | None]
     ) -> tuple[Running | None, Tensor, list[Row]]:
         """Let finished rows go; returns the others and their tokens."""
-        running = self._running
-        assert running is not None
         if not any(reasons):
             return running, tokens, []
         rows = [self._row(running, i, reason) for i, reason in enumerate(reasons) if reason is not None]
@@ -227,16 +242,37 @@ class Pool:
                 "cancelled" if owner.ticket in cancelled else None for owner in self._running.ledger.owners
             ]
             none = torch.zeros(len(self._running), dtype=torch.long)
-            self._running, _, gone = self._release(none, reasons)
+            self._running, _, gone = self._release(self._running, none, reasons)
             rows += gone
         return rows
 
-    def _advance(self, running: Running, tokens: Tensor) -> Running:
-        """Feed the picked tokens."""
+    def _advance(self, running: Running, tokens: Tensor, started: float) -> list[Row]:
+        """Feed the picked tokens, with a block of drafts where that pays; returns the rows that end in the block."""
+        plan, size = self._speculator.plan(running), len(running)
+        if not plan[1]:
+            self._running = self._plain(running, tokens)
+            self._speculator.saw(plan, size, time.perf_counter() - started, 0, 0)
+            return []
+        cycle = self._speculator.run(plan, running, tokens)
+        k, ledger, before = cycle.drafts.shape[1], running.ledger, running.ledger.count
+        costs = self._costs(cycle.log_probs, cycle.log_probs[0].exp(), cycle.drafts)
+        usable = torch.ones_like(cycle.accepted, dtype=torch.bool)
+        done = self._write(ledger, cycle.drafts, costs, usable, cycle.accepted)
+        accepted = ledger.count - before
+        alive, kept, rows = self._release(cycle.running, accepted, done)
+        self._running = None if alive is None else forget(alive, k, kept)
+        tested = int((accepted + 1).clamp(max=k).sum())
+        self._speculator.saw(plan, size, time.perf_counter() - started, int(accepted.sum()), tested)
+        return rows
+
+    def _plain(self, running: Running, tokens: Tensor) -> Running:
+        """Feed one token to every row."""
         said, state = feed(running.state, tokens.unsqueeze(1))
         log_probs = combine(self.policies, said, state.knobs, check=False)
         last = {leaf: logits[:, -1] for leaf, logits in said.items()}
-        return Running(running.ledger, state, tuple(each[:, -1] for each in log_probs), last)
+        behind = running.behind if running.aside is None else torch.cat([running.behind, tokens[:, None]], 1)
+        ahead = tuple(each[:, -1] for each in log_probs)
+        return Running(running.ledger, state, ahead, last, aside=running.aside, behind=behind)
 
 
 def decode(
@@ -246,6 +282,8 @@ def decode(
     *,
     bounds: Bounds = Bounds(),  # noqa: B008 -- a frozen value
     metered: bool = True,
+    draft: Draft = None,
+    draft_tokens: int | None = None,
 ) -> list[Row]:
     """Decode every request to its end.
 
@@ -255,6 +293,8 @@ def decode(
         settings: what all rows share.
         bounds: how many rows run at once.
         metered: whether log-probabilities under the reference and the KL to it are measured.
+        draft: who drafts, see :class:`Pool`.
+        draft_tokens: drafts a block; None adapts to what pays.
 
     Returns:
         Finished rows: ``n`` a request, in the order of the requests.
@@ -264,7 +304,7 @@ def decode(
         PolicyError: a row broke; the others are decoded to their end first.
     """
     needed = needed_leaves([policy, policy.reference] if metered else [policy], [each.knobs for each in requests])
-    pool = Pool(policy, leaves=needed, bounds=bounds, metered=metered)
+    pool = Pool(policy, leaves=needed, bounds=bounds, metered=metered, draft=draft, draft_tokens=draft_tokens)
     for request in requests:
         pool.submit(request, settings)
     rows: list[Row] = []
@@ -293,7 +333,8 @@ def exact_kl(log_probs: Tensor, reference_log_probs: Tensor, probs: Tensor | Non
     probs = log_probs.exp() if probs is None else probs
     # Where the policy has probability 0 the gap is -inf or, if the reference has none either, NaN: both count 0.
     gap = torch.nan_to_num(log_probs - reference_log_probs, nan=0.0, posinf=torch.inf, neginf=0.0)
-    return torch.linalg.vecdot(probs, gap)
+    kl: Tensor = torch.linalg.vecdot(probs, gap)
+    return kl
 
 
 def _keep_freed_memory() -> None:

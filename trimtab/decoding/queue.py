@@ -12,7 +12,7 @@ from torch import Tensor
 from trimtab.decoding.ledger import Owner
 from trimtab.decoding.request import Bounds, Request, Settings
 from trimtab.errors import BusyError, PromptError
-from trimtab.policies.advance import combine, every_leaf, prefill
+from trimtab.policies.advance import combine, prefill
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import bind, declared_knobs
 from trimtab.policies.state import State
@@ -20,11 +20,12 @@ from trimtab.policies.state import State
 
 @dataclass(frozen=True)
 class Prefilled:
-    """Rows whose prompts have been fed: state, log-probabilities of each policy, and what each leaf said."""
+    """Rows whose prompts have been fed: states, log-probabilities of each policy, and what each leaf said."""
 
     state: State
     log_probs: tuple[Tensor, ...]
     said: Mapping[Leaf, Tensor]
+    aside: State | None
 
     def select(self, index: Tensor) -> Prefilled:
         """Keep these rows, in this order; a row may appear several times."""
@@ -33,6 +34,7 @@ class Prefilled:
             self.state.select(index),
             tuple(each[there] for each in self.log_probs),
             {leaf: said[there] for leaf, said in self.said.items()},
+            self.aside and self.aside.select(index),
         )
 
     def join(self, other: Prefilled) -> Prefilled:
@@ -41,6 +43,7 @@ class Prefilled:
             self.state.join(other.state),
             tuple(torch.cat(pair) for pair in zip(self.log_probs, other.log_probs, strict=True)),
             {leaf: torch.cat([said, other.said[leaf]]) for leaf, said in self.said.items()},
+            self.aside.join(other.aside) if self.aside is not None and other.aside is not None else None,
         )
 
 
@@ -48,15 +51,24 @@ class Queue:
     """Waiting rows, first come first served.
 
     Args:
-        policies: the policy and, where it is metered, its reference.
-        leaves: what every row evaluates, whenever it is admitted, so that states can be joined; None for all.
+        policies: whose log-probabilities are wanted of the prompts.
+        drafting: policies whose knobs requests may bind as well.
+        leaves: what every row evaluates, whenever it is admitted, so that states can be joined.
+        aside: leaves that draft and are not the policies', which get a state of their own.
         bounds: how much may run and wait.
     """
 
-    def __init__(self, policies: Sequence[Policy], leaves: Sequence[Leaf] | None, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        drafting: Sequence[Policy],
+        leaves: Sequence[Leaf],
+        aside: Sequence[Leaf],
+        bounds: Bounds,
+    ) -> None:
         self._policies, self._bounds = policies, bounds
-        self._leaves = every_leaf(policies) if leaves is None else list(leaves)
-        self._knobs = declared_knobs(knob for policy in policies for knob in policy.knobs)
+        self._leaves, self._aside = leaves, aside
+        self._knobs = declared_knobs(knob for policy in (*policies, *drafting) for knob in policy.knobs)
         self._waiting: deque[Owner] = deque()
         self._kept: tuple[int, Prefilled] | None = None
         self._tickets = self._places = 0
@@ -67,7 +79,7 @@ class Queue:
     def add(self, request: Request, settings: Settings) -> int:
         """Append the rows of a request and return its ticket; :meth:`Pool.submit` says what is refused."""
         bind(self._knobs, [request.knobs])
-        check_lengths(self._leaves, [request.prompt], settings.max_new_tokens)
+        check_lengths([*self._leaves, *self._aside], [request.prompt], settings.max_new_tokens)
         self._check_bounds(request, settings)
         ticket, self._tickets = self._tickets, self._tickets + 1
         for answer in range(request.n):
@@ -113,14 +125,13 @@ class Queue:
         return batch
 
     def _prefill(self, requests: Sequence[Request]) -> Prefilled:
-        said, state = prefill(
-            self._leaves,
-            [request.prompt for request in requests],
-            bind(self._knobs, [request.knobs for request in requests]),
-        )
+        prompts = [request.prompt for request in requests]
+        knobs = bind(self._knobs, [request.knobs for request in requests])
+        said, state = prefill(self._leaves, prompts, knobs)
+        aside = prefill(self._aside, prompts, knobs)[1] if self._aside else None
         log_probs = combine(self._policies, said, state.knobs, check=False)
         last = {leaf: logits[:, -1] for leaf, logits in said.items()}
-        return Prefilled(state, tuple(each[:, -1] for each in log_probs), last)
+        return Prefilled(state, tuple(each[:, -1] for each in log_probs), last, aside)
 
     def _check_bounds(self, request: Request, settings: Settings) -> None:
         """Refuse what would never fit, or what there is no room to wait for."""

@@ -1,0 +1,311 @@
+"""Caches as values: random operations against plain lists, and real models whose old states are stepped again."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimtab.policies.cache import Rows, Slots
+from trimtab.testing import tiny_lm
+
+HEADS, SIZE = 2, 3
+
+
+class Numbers:
+    """Tokens as numbers that never come twice."""
+
+    def __init__(self):
+        self.last = 0
+
+    def take(self, count):
+        self.last += count
+        return list(range(self.last - count + 1, self.last + 1))
+
+
+def padded(lists, filler):
+    width = max(map(len, lists))
+    return torch.tensor([[filler] * (width - len(row)) + row for row in lists], dtype=torch.float32)
+
+
+def as_keys(numbers):
+    return numbers[:, None, :, None].expand(-1, HEADS, -1, SIZE).clone()
+
+
+def rows_of(lists, *, holes=True, keyed=True, filler=-7.0, lanes=1, room=2):
+    """Build rows whose keys are the numbers, whose values are the negated numbers; padding holds junk."""
+    lengths = torch.tensor([len(row) for row in lists])
+    width = int(lengths.max())
+    mask = None if bool((lengths == width).all()) else torch.arange(width) >= (width - lengths)[:, None]
+    if not keyed:
+        return Rows(lengths, width, mask, None, padded(lists, 0).long(), holes)
+    keys = as_keys(padded(lists, filler))
+    return Rows(lengths, width, mask, Slots.holding([keys, -keys], lanes=lanes, room=room), None, holes)
+
+
+def extended(rows, block):
+    """Append a block of numbers, as the two forward passes do."""
+    block = torch.tensor(block, dtype=torch.float32)
+    if rows.slots is None:
+        mask = None if rows.mask is None else torch.nn.functional.pad(rows.mask, (0, block.shape[1]), value=True)
+        tokens = torch.cat([rows.tokens, block.long()], 1)
+        lengths, width = rows.lengths + block.shape[1], rows.width + block.shape[1]
+        return replace(rows, lengths=lengths, width=width, mask=mask, tokens=tokens)
+    grown = rows.grown(block.shape[1])
+    for keys, values in grown.layers:
+        keys[:, :, -block.shape[1] :] = as_keys(block)
+        values[:, :, -block.shape[1] :] = -as_keys(block)
+    return grown
+
+
+def read(rows):
+    """Return the numbers that each row holds, in order."""
+    mask = torch.ones((len(rows), rows.width), dtype=torch.bool) if rows.mask is None else rows.mask
+    assert mask.shape == (len(rows), rows.width) and mask.sum(1).tolist() == rows.lengths.tolist()
+    if rows.slots is None:
+        assert rows.tokens.shape == mask.shape and not rows.tokens[~mask].any()
+        return [row[kept].tolist() for row, kept in zip(rows.tokens, mask, strict=True)]
+    ((keys, values),) = rows.layers
+    assert keys.shape == (len(rows), HEADS, rows.width, SIZE)
+    found = []
+    for key, value, kept in zip(keys, values, mask, strict=True):
+        numbers = key[0, kept, 0]
+        assert torch.equal(key[:, kept], as_keys(numbers[None])[0]) and torch.equal(value[:, kept], -key[:, kept])
+        found.append(numbers.int().tolist())
+    return found
+
+
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from(["extend", "extend", "select", "fork", "rollback", "join"]), st.randoms()), max_size=24
+)
+
+
+def operate(name, random, known, numbers):
+    """Do one operation to rows that are known already, and to their lists."""
+    rows, lists = random.choice(known)
+    count = len(lists)
+    if name == "extend":
+        block = [numbers.take(random.choice([1, 1, 2, 19])) for _ in range(1)]
+        block += [numbers.take(len(block[0])) for _ in range(count - 1)]
+        return extended(rows, block), [row + more for row, more in zip(lists, block, strict=True)]
+    if name == "join":
+        other, others = random.choice(known)
+        return (rows.join(other), lists + others) if count + len(others) <= 12 else (rows, lists)
+    if name == "rollback":
+        dropped = [random.choice([0, 0, 1, 3, len(row) - 1, 12]) for row in lists]
+        dropped = [min(drop, len(row) - 1) for drop, row in zip(dropped, lists, strict=True)]
+        return rows.rollback(torch.tensor(dropped)), [
+            row[: len(row) - drop] for row, drop in zip(lists, dropped, strict=True)
+        ]
+    index = [random.randrange(count) for _ in range(random.randint(1, 5))]
+    if name == "fork":
+        index = [i for i in range(min(count, 4)) for _ in range(2)]
+    return rows.select(torch.tensor(index)), [lists[i] for i in index]
+
+
+@pytest.mark.parametrize(("holes", "keyed"), [(True, True), (False, True), (False, False)])
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3), operations=OPERATIONS)
+def test_any_operations_on_any_rows_leave_all_rows_right(holes, keyed, lengths, operations):
+    """Every rows value made on the way is read again after every later operation."""
+    numbers = Numbers()
+    lists = [numbers.take(length) for length in lengths]
+    known = [(rows_of(lists, holes=holes, keyed=keyed), lists)]
+    for name, random in operations:
+        known.append(operate(name, random, known, numbers))
+        for rows, expected in known:
+            assert read(rows) == expected
+
+
+def test_appending_shares_the_storage_and_only_the_newest_may_write_behind():
+    first = rows_of([[1, 2], [3, 4]], room=8)
+    second = extended(first, [[5], [6]])
+    third = extended(second, [[7], [8]])
+    branch = extended(first, [[9], [10]])
+    assert first.slots is second.slots is third.slots and branch.slots is not first.slots
+    assert read(first) == [[1, 2], [3, 4]]
+    assert read(second) == [[1, 2, 5], [3, 4, 6]]
+    assert read(third) == [[1, 2, 5, 7], [3, 4, 6, 8]]
+    assert read(branch) == [[1, 2, 9], [3, 4, 10]]
+
+
+def test_a_full_storage_gets_room_for_many_more():
+    rows, copies, expected = rows_of([[1]], room=0), 0, [1]
+    for number in range(2, 400):
+        before = rows.slots
+        rows = extended(rows, [[number]])
+        copies += rows.slots is not before
+        expected.append(number)
+    # rooms 32, 32, 33, 49, 74, 111, 166: each at least half of what is there
+    assert read(rows) == [expected] and copies <= 8
+
+
+def test_newcomers_take_free_lanes_without_a_copy():
+    four = rows_of([[1, 2], [3, 4], [5, 6], [7, 8]], lanes=4)
+    two = four.select(torch.tensor([1, 3]))
+    joined = two.join(rows_of([[9, 10]]))
+    assert joined.slots is two.slots and read(joined) == [[3, 4], [7, 8], [9, 10]]
+    again = two.join(rows_of([[11, 12]]))  # the lane is taken now
+    assert again.slots is not two.slots
+    assert read(joined)[2] == [9, 10] and read(again)[2] == [11, 12] and read(two) == [[3, 4], [7, 8]]
+    grown = extended(joined.join(rows_of([[13, 14], [15, 16]])), [[1], [2], [3], [4], [5]])
+    assert read(grown)[3:] == [[13, 14, 4], [15, 16, 5]]
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_the_narrower_side_of_a_join_is_padded_on_the_left_with_zeros(keyed):
+    wide, narrow = rows_of([[1, 2, 3]], keyed=keyed), rows_of([[4]], keyed=keyed)
+    for rows, order in ((wide.join(narrow), [0, 1]), (narrow.join(wide), [1, 0])):
+        assert read(rows) == [[[1, 2, 3], [4]][i] for i in order]
+        row = order.index(1)
+        assert rows.mask[row].tolist() == [False, False, True]
+        if keyed:  # what is masked has no weight, but no weight times NaN is NaN
+            ((keys, values),) = rows.layers
+            assert not keys[row, :, :2].any() and not values[row, :, :2].any()
+
+
+def test_a_hole_may_stay_in_the_middle_and_goes_when_there_are_many():
+    rows = extended(rows_of([[1, 2], [3, 4]], room=80), [[5, 6], [7, 8]])
+    back = extended(rows.rollback(torch.tensor([2, 1])), [[9], [10]])
+    assert back.width == 5 and back.mask.tolist() == [[True, True, False, False, True], [True, True, True, False, True]]
+    assert read(back) == [[1, 2, 9], [3, 4, 7, 10]] and read(rows) == [[1, 2, 5, 6], [3, 4, 7, 8]]
+    widest, expected = 0, [[1, 2, 9], [3, 4, 7, 10]]
+    for number in range(20, 200, 4):
+        before, same = back, expected
+        back = extended(back, [[number, number + 1], [number + 2, number + 3]]).rollback(torch.tensor([1, 2]))
+        expected = [[*expected[0], number], expected[1]]
+        widest = max(widest, back.width - max(map(len, expected)))
+        assert read(back) == expected and read(before) == same
+    assert widest <= 20  # spare slots: 16, or a quarter
+
+
+def test_rows_of_models_that_only_know_padding_never_have_holes():
+    rows = extended(rows_of([[1, 2], [3, 4]], holes=False), [[5, 6], [7, 8]])
+    back = rows.rollback(torch.tensor([2, 1]))
+    assert back.mask.tolist() == [[False, True, True], [True, True, True]]
+    assert rows.rollback(torch.tensor([1, 1])).mask is None
+
+
+@pytest.mark.parametrize("first", ["compact", "hole"])
+def test_nan_in_one_row_stays_in_that_row(first):
+    good, bad = rows_of([[1, 2], [3, 4]], room=80), rows_of([[5]])
+    ((keys, values),) = bad.layers
+    keys.fill_(torch.nan), values.fill_(torch.nan)
+    rows = extended(good.join(bad), [[6], [7], [8]])
+    drop = torch.tensor([1, 0, 1]) if first == "hole" else torch.tensor([0, 0, 0])
+    rows = extended(rows.rollback(drop), [[9], [10], [11]])
+    kept = rows.select(torch.tensor([1, 0])).join(rows_of([[12]]))
+    for picked in (rows.select(torch.tensor([0, 1])), kept, kept.select(torch.tensor([2, 1, 0]))):
+        ((keys, values),) = picked.layers
+        assert bool(torch.isfinite(keys).all() and torch.isfinite(values).all())
+
+
+# -- real models -----------------------------------------------------------------------------------------------------
+
+
+def fresh(lm, prompts):
+    with torch.no_grad():
+        return torch.cat([lm.init([prompt])[0] for prompt in prompts])
+
+
+def stepped(lm, state, tokens):
+    with torch.no_grad():
+        log_probs, after = lm.step(state, torch.tensor(tokens))
+    return log_probs[:, -1], after
+
+
+def close(found, expected):
+    return torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_an_old_state_is_stepped_again_after_its_successors(cached):
+    lm = tiny_lm(cached=cached)
+    with torch.no_grad():
+        _, old = lm.init([[1, 2, 3], [4]])
+    _, one = stepped(lm, old, [[5], [6]])
+    _, two = stepped(lm, old, [[7], [8]])
+    for _ in range(2):
+        assert close(stepped(lm, one, [[1], [1]])[0], fresh(lm, [[1, 2, 3, 5, 1], [4, 6, 1]]))
+        assert close(stepped(lm, two, [[1], [1]])[0], fresh(lm, [[1, 2, 3, 7, 1], [4, 8, 1]]))
+        assert close(stepped(lm, old, [[9], [2]])[0], fresh(lm, [[1, 2, 3, 9], [4, 2]]))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_states_made_from_a_state_leave_it_and_each_other_alone(cached):
+    lm = tiny_lm(cached=cached)
+    with torch.no_grad():
+        _, start = lm.init([[1, 2, 3], [4]])
+    _, state = stepped(lm, start, [[5, 6], [7, 8]])
+    made = {
+        "select": (state.select([1]), [[4, 7, 8]]),
+        "fork": (state.fork(2), [[1, 2, 3, 5, 6]] * 2 + [[4, 7, 8]] * 2),
+        "rollback": (state.rollback([3, 2]), [[1, 2, 3], [4, 7]]),
+        "join": (state.join(start), [[1, 2, 3, 5, 6], [4, 7, 8], [1, 2, 3], [4]]),
+        "self": (state.join(state), [[1, 2, 3, 5, 6], [4, 7, 8]] * 2),
+    }
+    for _ in range(2):
+        for made_state, prefixes in (*made.values(), (state, [[1, 2, 3, 5, 6], [4, 7, 8]]), (start, [[1, 2, 3], [4]])):
+            tokens = [[i + 2] for i in range(len(prefixes))]
+            expected = fresh(lm, [prefix + token for prefix, token in zip(prefixes, tokens, strict=True)])
+            assert close(stepped(lm, made_state, tokens)[0], expected)
+
+
+def test_holes_in_the_middle_are_not_seen_and_do_not_count_as_positions():
+    lm = tiny_lm()
+    with torch.no_grad():
+        _, state = lm.init([[1, 2, 3], [4]])
+    kept = [[1, 2, 3], [4]]
+    for turn in range(12):  # far more than are kept as holes
+        _, state = stepped(lm, state, [[5, 6, 7], [8, 9, 10]])
+        drops = [3 - turn % 2, 2 + turn % 2]
+        state = state.rollback([len(row) + 3 - drop for row, drop in zip(kept, drops, strict=True)])
+        kept = [row + more[: 3 - drop] for row, more, drop in zip(kept, [[5, 6, 7], [8, 9, 10]], drops, strict=True)]
+        expected = fresh(lm, [row + [11, 1] for row in kept])
+        assert close(stepped(lm, state, [[11, 1], [11, 1]])[0], expected)
+
+
+def test_a_state_made_in_inference_mode_goes_on_outside_it():
+    lm = tiny_lm()
+    with torch.inference_mode():
+        _, state = lm.init([[1, 2], [3]])
+        _, inner = lm.step(state, torch.tensor([[4], [5]]))
+        ending = lm.step(inner, torch.tensor([[6], [7]]))[0][:, -1].clone()
+    outer, outside = stepped(lm, inner, [[6], [7]])
+    assert close(outer, ending) and close(outer, fresh(lm, [[1, 2, 4, 6], [3, 5, 7]]))
+    joined = inner.join(outside)
+    assert close(stepped(lm, joined, [[1]] * 4)[0], fresh(lm, [[1, 2, 4, 1], [3, 5, 1], [1, 2, 4, 6, 1], [3, 5, 7, 1]]))
+    with torch.inference_mode():  # and back
+        assert close(lm.step(outside, torch.tensor([[1], [1]]))[0][:, -1], fresh(lm, [[1, 2, 4, 6, 1], [3, 5, 7, 1]]))
+
+
+def broken_lm():
+    """Return a model that gives NaN once it has read token 5."""
+    lm = tiny_lm()
+    with torch.no_grad():
+        lm.trunk.model.get_input_embeddings().weight[5] = torch.nan
+    return lm
+
+
+def test_a_model_row_with_nan_does_not_reach_its_neighbours():
+    lm = broken_lm()
+    with torch.no_grad():
+        log_probs, state = lm.trunk.init([lm], [[1, 2, 3], [5], [4, 6]])
+        assert torch.isfinite(log_probs[0]).all(1).tolist() == [True, False, True]
+        said, state = lm.trunk.step(state, torch.tensor([[7], [7], [7]]))
+        assert torch.isfinite(said[0, :, -1]).all(1).tolist() == [True, False, True]
+        assert close(said[0, [0, 2], -1].log_softmax(-1), fresh(lm, [[1, 2, 3, 7], [4, 6, 7]]))
+        _, longer = lm.trunk.init([lm], [[1] * 9])
+        joined = state.select(torch.tensor([1, 2])).join(longer)
+        said, _ = lm.trunk.step(joined, torch.tensor([[8], [8], [8]]))
+        assert close(said[0, 1:, -1].log_softmax(-1), fresh(lm, [[4, 6, 7, 8], [1] * 9 + [8]]))
+
+
+def test_a_rolled_back_token_with_nan_is_forgotten():
+    lm = broken_lm()
+    with torch.no_grad():
+        _, start = lm.trunk.init([lm], [[1, 2, 3]])
+        _, state = lm.trunk.step(start, torch.tensor([[5]]))
+        said, _ = lm.trunk.step(state.rollback(torch.tensor([1])), torch.tensor([[6]]))
+    assert close(said[0, :, -1].log_softmax(-1), fresh(lm, [[1, 2, 3, 6]]))
