@@ -120,3 +120,17 @@ def test_a_folder_without_weights_exits_with_1(trimtab, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     ran = trimtab("generate", "base", "--model", f"base={tmp_path}", "w1")
     assert ran.code == 1 and "without weights" in ran.err
+
+
+def test_drafts_change_nothing_but_the_speed(trimtab, models):
+    def ask(*draft):
+        arguments = ("w1 w2", *SHORT, "--temperature", 0, "--json", *draft)
+        return [a["token_ids"] for a in trimtab("generate", "base * guide", *models, *arguments).json["answers"]]
+
+    for who in ("auto", "lookup", "guide"):
+        assert ask("--draft", who) == ask()
+
+
+def test_a_drafter_that_is_not_there(trimtab, models):
+    ran = trimtab("generate", "base", *models, "w1", "--draft", "nobody/nothing")
+    assert ran.code == 1 and "nobody/nothing" in ran.err

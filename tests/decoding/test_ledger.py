@@ -114,7 +114,9 @@ def test_nothing_is_seen_where_nothing_is_penalised_and_all_is_once_a_newcomer_i
 
 
 def test_ends_are_barred_before_the_minimum_and_nothing_else_is():
-    rows = books(owner(min_new_tokens=2), owner(min_new_tokens=0, stop_ids=(3,)), owner(min_new_tokens=1, stop_ids=(0,)))
+    rows = books(
+        owner(min_new_tokens=2), owner(min_new_tokens=0, stop_ids=(3,)), owner(min_new_tokens=1, stop_ids=(0,))
+    )
     log_probs = torch.arange(3 * SIZE).view(3, SIZE).float()
     barred = [[END], [], [0, END]]
     for written, expected in ((0, barred), (1, [[END], [], []]), (2, [[], [], []])):
@@ -133,13 +135,6 @@ def test_a_token_without_probability_stays_without():
     log_probs = torch.full((2, SIZE), -math.inf)
     log_probs[:, 1] = 0.0
     assert torch.equal(rows.without_early_ends(log_probs), log_probs)
-
-
-def test_a_stop_id_that_no_token_has_changes_nothing():
-    rows = books(owner(min_new_tokens=2, stop_ids=(SIZE + 5, -3)), owner(min_new_tokens=2))
-    found = rows.without_early_ends(torch.zeros(2, SIZE))
-    assert [torch.nonzero(row == -math.inf).flatten().tolist() for row in found] == [[END], [END]]
-    assert write(rows, [[1], [2]]) == ([1, 1], [False, False])
 
 
 def test_random_numbers_belong_to_the_request():

@@ -107,7 +107,6 @@ def test_a_block_of_several_tokens_is_looked_at_from_its_first():
     tokens = [0, 2, 4, 0]  # a b c a; the stop ends after the third token, in the middle of a block of three
     stops = StopTexts(TOY, torch.device("cpu"))
     assert stops.length(("b c",), tokens, 1, 0) == 3
-    assert stops.length(("b c",), tokens, 3, 0) is None or stops.length(("b c",), tokens, 3, 0) == 4
     assert stops.length(("b c",), tokens, 1, 2) is None  # b is before the minimum
 
 

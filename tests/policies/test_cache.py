@@ -86,8 +86,8 @@ def operate(name, random, known, numbers):
     rows, lists = random.choice(known)
     count = len(lists)
     if name == "extend":
-        block = [numbers.take(random.choice([1, 1, 2, 19])) for _ in range(1)]
-        block += [numbers.take(len(block[0])) for _ in range(count - 1)]
+        size = random.choice([1, 1, 2, 19])
+        block = [numbers.take(size) for _ in range(count)]
         return extended(rows, block), [row + more for row, more in zip(lists, block, strict=True)]
     if name == "join":
         other, others = random.choice(known)
@@ -262,7 +262,7 @@ def test_holes_in_the_middle_are_not_seen_and_do_not_count_as_positions():
         drops = [3 - turn % 2, 2 + turn % 2]
         state = state.rollback([len(row) + 3 - drop for row, drop in zip(kept, drops, strict=True)])
         kept = [row + more[: 3 - drop] for row, more, drop in zip(kept, [[5, 6, 7], [8, 9, 10]], drops, strict=True)]
-        expected = fresh(lm, [row + [11, 1] for row in kept])
+        expected = fresh(lm, [[*row, 11, 1] for row in kept])
         assert close(stepped(lm, state, [[11, 1], [11, 1]])[0], expected)
 
 

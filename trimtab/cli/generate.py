@@ -10,7 +10,19 @@ import typer
 from rich.text import Text
 
 from trimtab.cli.console import Talk
-from trimtab.cli.options import Device, Dtype, Json, Knobs, Models, Quiet, Seed, build_policy, knob_values, pairs
+from trimtab.cli.options import (
+    Device,
+    Dtype,
+    Json,
+    Knobs,
+    Models,
+    Quiet,
+    Seed,
+    build_draft,
+    build_policy,
+    knob_values,
+    pairs,
+)
 from trimtab.errors import PromptError
 
 
@@ -28,6 +40,10 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     min_p: Annotated[float | None, typer.Option(help="Keep tokens with this share of the likeliest one.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages repetition.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends an answer; may be repeated.")] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(help="Who drafts tokens for the policy to verify: auto, lookup, or a model's name or source."),
+    ] = None,
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -38,7 +54,9 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     talk = Talk(as_json, quiet)
     texts = _prompts(prompts or ["-"])
     knobs = knob_values(knob or [])
-    built, decoding = build_policy(policy, pairs(model or [], "--model"), knobs, dtype=dtype, device=device)
+    models = pairs(model or [], "--model")
+    built, decoding = build_policy(policy, models, knobs, dtype=dtype, device=device)
+    drafter = None if draft is None else build_draft(draft, models, dtype=dtype, device=device)
     flags = {
         "max_new_tokens": max_new_tokens,
         "min_new_tokens": min_new_tokens,
@@ -51,7 +69,7 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     }
     settings = {**decoding.model_dump(), **{name: value for name, value in flags.items() if value is not None}}
     seed = secrets.randbits(31) if seed is None else seed
-    answers = built.generate(texts, n=n, seed=seed, knobs=knobs, **settings)
+    answers = built.generate(texts, n=n, seed=seed, knobs=knobs, draft=drafter, **settings)
     if as_json:
         from dataclasses import asdict
 

@@ -12,6 +12,7 @@ import typer
 from trimtab.errors import ConfigError, ExpressionError
 
 if TYPE_CHECKING:
+    from trimtab.decoding.drafters import Draft
     from trimtab.policies.base import Policy
     from trimtab.policies.lm import LM
     from trimtab.policies.policy_file import Decoding
@@ -110,3 +111,24 @@ def build_policy(
     }
     declared = {name: Knob(name, 1.0) for name in knobs if name in mentioned}
     return parse(text, loaded, declared), Decoding()
+
+
+def build_draft(text: str, models: Mapping[str, str], *, dtype: str, device: str) -> Draft:
+    """Turn ``--draft`` into who drafts.
+
+    Args:
+        text: "auto", "lookup", a name among the models, or a source.
+        models: name to source.
+        dtype: of the weights.
+        device: where they go.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+    from trimtab.policies.lm import LM
+
+    if text == "auto":
+        return "auto"
+    if text == "lookup":
+        return "lookup"
+    return LM.load(models.get(text, text), dtype=dtype, device=device)
