@@ -276,7 +276,7 @@ def test_a_broken_row_fails_alone_and_says_who_broke_it(shape, value, temperatur
     assert [row.finish for row in rows] == ["length", "length", "error", "error", "length"]
     for row in rows[2:4]:
         assert (row.tokens, row.log_probs, row.kl) == ([], [], [])
-        assert isinstance(row.error, PolicyError) and "rotten" in row.error.given
+        assert isinstance(row.error, PolicyError) and "from rotten" in row.error.given
     for row in (rows[0], rows[1], rows[4]):
         assert row.error is None and all(map(math.isfinite, row.log_probs + row.kl)) and 2 not in row.tokens
     same([rows[4]], alone(policy, Request((2, 1)), settings))
@@ -302,6 +302,18 @@ def test_a_row_that_breaks_later_keeps_what_it_had():
     assert rows[0].log_probs == [0.0, 0.0] and "worn" in rows[0].error.given
 
 
+def test_a_row_that_breaks_right_after_another_was_cancelled_says_who_broke_it():
+    steps = {"": {"a": 1.0, "b": 0, "c": 0}, "a": {"b": 1.0}, "b": {"c": 1.0}, "c": {"a": math.nan, "b": 1.0}}
+    pool = Pool(Table.of(steps, name="worn"))
+    gone = pool.submit(Request((0,)), Settings(max_new_tokens=9))
+    pool.submit(Request((1,)), Settings(max_new_tokens=9))
+    assert pool.step() == []
+    pool.cancel(gone)
+    cancelled, broken = pool.step()
+    assert (cancelled.tokens, broken.tokens, broken.finish) == ([1], [2], "error")
+    assert "from worn" in broken.error.given
+
+
 def test_a_row_whose_knob_leaves_the_broken_factor_out_does_not_break():
     policy = SOUND * table_with(math.nan) ** Knob("v", 1.0)
     pool, settings = Pool(policy), Settings(max_new_tokens=3, seed=1)
@@ -309,6 +321,7 @@ def test_a_row_whose_knob_leaves_the_broken_factor_out_does_not_break():
         pool.submit(Request((2,), knobs={"v": value}), settings)
     rows = drain(pool)
     assert [row.finish for row in rows] == ["length", "error", "length"]
+    assert "from rotten" in rows[1].error.given  # found with the row's own knobs
     (expected,) = alone(SOUND, Request((2,)), settings)
     assert rows[0].tokens == rows[2].tokens == expected.tokens
 

@@ -271,9 +271,8 @@ def test_a_state_made_in_inference_mode_goes_on_outside_it():
     with torch.inference_mode():
         _, state = lm.init([[1, 2], [3]])
         _, inner = lm.step(state, torch.tensor([[4], [5]]))
-        ending = lm.step(inner, torch.tensor([[6], [7]]))[0][:, -1].clone()
-    outer, outside = stepped(lm, inner, [[6], [7]])
-    assert close(outer, ending) and close(outer, fresh(lm, [[1, 2, 4, 6], [3, 5, 7]]))
+    outer, outside = stepped(lm, inner, [[6], [7]])  # the newest rows, with room behind them that may not be written
+    assert close(outer, fresh(lm, [[1, 2, 4, 6], [3, 5, 7]]))
     joined = inner.join(outside)
     assert close(stepped(lm, joined, [[1]] * 4)[0], fresh(lm, [[1, 2, 4, 1], [3, 5, 1], [1, 2, 4, 6, 1], [3, 5, 7, 1]]))
     with torch.inference_mode():  # and back

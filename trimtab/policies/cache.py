@@ -30,6 +30,8 @@ class Slots:
 
     def __init__(self, tensors: list[Tensor], rows: int, width: int) -> None:
         self.tensors, self.rows, self.width = tensors, rows, width
+        self.poisoned: Tensor | None = None
+        """Whether a NaN may have been written, a tensor that nobody has waited for; None for certainly not."""
 
     @staticmethod
     def holding(tensors: Sequence[Tensor], *, lanes: int, room: int) -> Slots:
@@ -37,7 +39,8 @@ class Slots:
         rows, width = tensors[0].shape[0], tensors[0].shape[2]
         storage = []
         for tensor in tensors:
-            larger = tensor.new_empty((max(lanes, rows), tensor.shape[1], width + room, tensor.shape[3]))
+            # Zeros, because a masked slot has no weight but 0 times NaN is NaN.
+            larger = tensor.new_zeros((max(lanes, rows), tensor.shape[1], width + room, tensor.shape[3]))
             larger[:rows, :, :width] = tensor
             storage.append(larger)
         return Slots(storage, rows, width)
@@ -94,7 +97,7 @@ class Rows:
         slots = self.slots
         assert slots is not None
         if not slots.may_grow(len(self), self.width, len(self), width):
-            slots = Slots.holding(self._views(), lanes=len(self), room=block + _room(self.width))
+            slots = self._copied(lanes=len(self), room=block + _room(self.width))
         slots.width = width
         return replace(self, lengths=lengths, width=width, mask=mask, slots=slots)
 
@@ -110,6 +113,7 @@ class Rows:
             lanes = min(self.slots.tensors[0].shape[0], 2 * len(index))
             there = index.to(self.slots.tensors[0].device)
             slots = Slots.holding([view[there] for view in self._views()], lanes=lanes, room=_room(self.width))
+            slots.poisoned = self.slots.poisoned
         picked = replace(self, lengths=self.lengths[index], mask=mask, slots=slots, tokens=tokens)
         return picked._compact() if picked._sparse() else picked
 
@@ -122,7 +126,9 @@ class Rows:
         from_end = mask.flip(1).cumsum(1).flip(1)  # 1 for a row's last token, 2 for the one before it
         mask = mask & (from_end > dropped.to(device)[:, None])
         shorter = replace(self, lengths=self.lengths - dropped, mask=mask)
-        return shorter._compact() if not self.holes or shorter._sparse() else shorter
+        # A masked slot has no weight, but 0 times NaN is NaN: what broke a dropped token must not stay.
+        dense = not self.holes or shorter._sparse() or self._poisoned()
+        return shorter._compact() if dense else shorter
 
     def join(self, other: Rows) -> Rows:
         """Append rows; the narrower side is padded on the left."""
@@ -134,11 +140,12 @@ class Rows:
             return replace(a, lengths=lengths, mask=mask, tokens=torch.cat([a.tokens, b.tokens]))
         assert a.slots is not None
         if not a.slots.may_grow(len(a), width, len(lengths), width):
-            a = replace(a, slots=Slots.holding(a._views(), lanes=len(lengths), room=_room(width)))
+            a = replace(a, slots=a._copied(lanes=len(lengths), room=_room(width)))
         assert a.slots is not None
         for mine, theirs in zip(a.slots.tensors, b._views(), strict=True):
             mine[len(a) : len(lengths), :, :width] = theirs
         a.slots.rows = len(lengths)
+        a.slots.poisoned = _either(a.slots.poisoned, b.slots and b.slots.poisoned)
         return replace(a, lengths=lengths, mask=mask)
 
     def _widened(self, width: int) -> Rows:
@@ -150,8 +157,9 @@ class Rows:
         if self.slots is None:
             assert self.tokens is not None
             return replace(self, width=width, mask=mask, tokens=F.pad(self.tokens, (extra, 0)))
-        padded = [F.pad(view, (0, 0, extra, 0)) for view in self._views()]
-        return replace(self, width=width, mask=mask, slots=Slots(padded, len(self), width))
+        padded = Slots([F.pad(view, (0, 0, extra, 0)) for view in self._views()], len(self), width)
+        padded.poisoned = self.slots.poisoned
+        return replace(self, width=width, mask=mask, slots=padded)
 
     def _sparse(self) -> bool:
         """Return whether enough slots are masked in every row to be worth a copy."""
@@ -173,6 +181,16 @@ class Rows:
         lanes = min(self.slots.tensors[0].shape[0], 2 * len(self))
         return replace(self, width=longest, mask=kept, slots=Slots.holding(tensors, lanes=lanes, room=_room(longest)))
 
+    def _copied(self, *, lanes: int, room: int) -> Slots:
+        """Return a storage of these rows' own."""
+        assert self.slots is not None
+        copied = Slots.holding(self._views(), lanes=lanes, room=room)
+        copied.poisoned = self.slots.poisoned
+        return copied
+
+    def _poisoned(self) -> bool:
+        return self.slots is not None and self.slots.poisoned is not None and bool(self.slots.poisoned)
+
     def _views(self) -> list[Tensor]:
         return [tensor for layer in self.layers for tensor in layer]
 
@@ -191,6 +209,10 @@ class Rows:
 
 _SPARE = 16
 """Masked slots that are never worth a copy."""
+
+
+def _either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return a if b is None else b if a is None else a | b
 
 
 def _room(width: int) -> int:

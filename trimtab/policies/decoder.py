@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from trimtab.policies.cache import Rows, Slots
+from trimtab.policies.cache import Layers, Rows, Slots
 from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, tensors
 from trimtab.policies.packed import Packed, can_reorder
 
@@ -43,6 +43,23 @@ class _Layer:
     gate_up: Packed
     down: Packed
     factors: tuple[Factors | None, ...]
+
+
+@dataclass(frozen=True)
+class _Context:
+    """Where the tokens of a block are.
+
+    Args:
+        rotation: cosines and sines of their positions, each (.., T, 1, D).
+        mask: added to attention scores, (N or 1, 1, T, W); None where every slot is seen, or for causal blocks.
+        causal: whether the block is whole prompts without padding.
+        place: the slots that they take; None for the last ones.
+    """
+
+    rotation: tuple[Tensor, Tensor]
+    mask: Tensor | None
+    causal: bool
+    place: Tensor | None
 
 
 class Decoder:
@@ -74,7 +91,11 @@ class Decoder:
         self._tables = self._rotations(1024)
         self._adapter_sources: list[Tensor] = []
         self._adapter_versions = 0
+        self.version = 0
         self._last_gates: tuple[tuple[tuple[str | None, ...], int, int], Gates] | None = None
+
+    version: int
+    """Counts up when tensors that a step reads are replaced by others."""
 
     @staticmethod
     def knows(model: PreTrainedModel) -> bool:
@@ -129,43 +150,77 @@ class Decoder:
             Logits, (N, keep, columns).
         """
         size, block, _ = embedded.shape
-        used = self._gates(pattern, size, block)
-        rotation, mask, causal = self._surroundings(rows, block)
+        used, context = self.gates(pattern, size, block), self._context(rows, block)
+        logits, broken = self._run(embedded, rows.layers, used, context, keep)
+        assert rows.slots is not None
+        rows.slots.poisoned = broken if rows.slots.poisoned is None else rows.slots.poisoned | broken
+        return logits
+
+    @torch.no_grad()
+    def one_token(
+        self, tokens: Tensor, layers: Layers, used: Gates | None, lengths: Tensor, place: Tensor, seen: Tensor
+    ) -> Tensor:
+        """Feed one token to every row in shapes that never change, so that a GPU can replay it as a graph.
+
+        Args:
+            tokens: token ids, (N, 1).
+            layers: whole slots of the rows, W = their capacity.
+            used: of :meth:`gates`.
+            lengths: tokens before this one, (N,).
+            place: the slot that the token takes, (1,).
+            seen: which slots hold a token, this one's included, (N, W).
+
+        Returns:
+            Logits, (N, 1, columns).
+        """
+        cosines, sines = (table[lengths][:, None, None] for table in self._tables)
+        context = _Context((cosines, sines), self._additive(seen)[:, None, None], False, place)
+        return self._run(self.embed(tokens), layers, used, context, 1)[0]
+
+    def _run(
+        self, embedded: Tensor, layers: Layers, used: Gates | None, context: _Context, keep: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits and whether any token of the block is NaN."""
+        size, block, _ = embedded.shape
         x = embedded.reshape(size * block, -1).float()
-        for layer, (keys, values) in zip(self._layers, rows.layers, strict=True):
+        for layer, (keys, values) in zip(self._layers, layers, strict=True):
             h = self._norm(x, layer.norm_in)
             mixed = _mapped(layer.factors[0], layer.qkv(h), used).view(size, block, -1, self._head_size)
-            queries = self._place(layer, mixed, rotation, keys, values)
-            h = self._attend(queries, keys, values, mask, causal=causal).reshape(size * block, -1)
+            queries = self._place(layer, mixed, context, keys, values)
+            h = self._attend(queries, keys, values, context).reshape(size * block, -1)
             _add(x, layer.factors[1], layer.out(h), used)
             h = self._norm(x, layer.norm_mid)
             gate, up = _mapped(layer.factors[2], layer.gate_up(h), used).chunk(2, dim=-1)
             h = self._activation(gate).mul_(up)
             _add(x, layer.factors[3], layer.down(h), used)
         last = x.view(size, block, -1)[:, block - keep :].reshape(size * keep, -1)
-        return self._head(self._norm(last, self._final_norm)).view(size, keep, -1)
+        # NaN anywhere in a token makes its sum NaN; infinities of both signs would too, and are as bad.
+        return self._head(self._norm(last, self._final_norm)).view(size, keep, -1), x.sum().isnan()
 
     # -- one layer ---------------------------------------------------------------------------------------------------
 
-    def _place(
-        self, layer: _Layer, mixed: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor, values: Tensor
-    ) -> Tensor:
-        """Rotate queries and keys by their positions and write keys and values into the last slots; (N, T, H, D)."""
+    def _place(self, layer: _Layer, mixed: Tensor, context: _Context, keys: Tensor, values: Tensor) -> Tensor:
+        """Rotate queries and keys by their positions and write keys and values into their slots; (N, T, H, D)."""
         block, turned = mixed.shape[1], self._heads + self._key_heads
         moved = mixed[:, :, :turned]
         if layer.q_norm is not None and layer.k_norm is not None:
             queries = self._norm(moved[:, :, : self._heads].float(), layer.q_norm)
             moved = torch.cat([queries, self._norm(moved[:, :, self._heads :].float(), layer.k_norm)], 2)
-        cosines, sines = rotation
+        cosines, sines = context.rotation
         # The sign of the first half's sines is in the table, so that a roll stands for "rotate half".
         moved = torch.addcmul(moved * cosines, moved.roll(self._head_size // 2, -1), sines)
-        keys[:, :, -block:] = moved[:, :, self._heads :].transpose(1, 2)
-        values[:, :, -block:] = mixed[:, :, turned:].transpose(1, 2)
+        new_keys, new_values = moved[:, :, self._heads :].transpose(1, 2), mixed[:, :, turned:].transpose(1, 2)
+        if context.place is None:
+            keys[:, :, -block:], values[:, :, -block:] = new_keys, new_values
+        else:
+            keys.index_copy_(2, context.place, new_keys)
+            values.index_copy_(2, context.place, new_values)
         return moved[:, :, : self._heads]
 
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, context: _Context) -> Tensor:
         """Attend to every slot the mask allows; (N, T, H, D) to (N, T, H, D)."""
         size, block = queries.shape[:2]
+        mask, causal = context.mask, context.causal
         group = self._heads // self._key_heads
         if causal or group * block > _FEW_QUERIES:
             mixed = F.scaled_dot_product_attention(
@@ -187,17 +242,15 @@ class Decoder:
 
     # -- what all layers share ---------------------------------------------------------------------------------------
 
-    def _surroundings(self, rows: Rows, block: int) -> tuple[tuple[Tensor, Tensor], Tensor | None, bool]:
-        """Return rotations (.., T, 1, D), the additive mask, and whether the block is whole prompts without padding."""
+    def _context(self, rows: Rows, block: int) -> _Context:
+        """Return what the last slots of rows are rotated by and may attend to."""
         device, before = self._embeddings.device, rows.width - block
-        longest = int(rows.lengths.max())
-        if longest > len(self._tables[0]):
-            self._tables = self._rotations(2 * longest)
+        self.reach(int(rows.lengths.max()))
         cosines, sines = self._tables
         if rows.mask is None:
             rotation = cosines[before : rows.width].unsqueeze(1), sines[before : rows.width].unsqueeze(1)
             if block == 1 or before == 0:
-                return rotation, None, block > 1
+                return _Context(rotation, None, block > 1, None)
             seen = torch.ones((1, 1, rows.width), dtype=torch.bool, device=device)
         else:
             ends = rows.lengths.to(device)[:, None] - block
@@ -207,10 +260,21 @@ class Decoder:
         if block > 1:
             order = torch.arange(rows.width, device=device)
             seen = seen & (order <= before + torch.arange(block, device=device)[:, None])
-        # A finite number, so that a padded query, which sees nothing, gives a number too: NaN would spread.
+        return _Context(rotation, self._additive(seen).unsqueeze(1), False, None)
+
+    def reach(self, length: int) -> None:
+        """Make the tables of rotations cover texts of a length, in tokens."""
+        if length > len(self._tables[0]):
+            self._tables = self._rotations(2 * length)
+            self.version += 1
+
+    def _additive(self, seen: Tensor) -> Tensor:
+        """Return 0 where a slot is seen and a very low number elsewhere.
+
+        The number is finite, so that a padded query, which sees nothing, gives a number too: NaN would spread.
+        """
         lowest = torch.finfo(self.dtype).min / 4
-        mask = torch.zeros(seen.shape, dtype=self.dtype, device=device).masked_fill_(~seen, lowest)
-        return rotation, mask.unsqueeze(1), False
+        return torch.zeros(seen.shape, dtype=self.dtype, device=seen.device).masked_fill_(~seen, lowest)
 
     def _rotations(self, length: int) -> tuple[Tensor, Tensor]:
         """Return cosines and signed sines of every position's angles, (length, D) each."""
@@ -218,7 +282,7 @@ class Decoder:
         cosines, sines = angles.cos() * self._rotation_scale, angles.sin() * self._rotation_scale
         return torch.cat([cosines, cosines], -1).to(self.dtype), torch.cat([-sines, sines], -1).to(self.dtype)
 
-    def _gates(self, pattern: tuple[str | None, ...], rows: int, block: int) -> Gates | None:
+    def gates(self, pattern: tuple[str | None, ...], rows: int, block: int) -> Gates | None:
         """Return which low-rank columns each fed token uses, or None where no row has an adapter."""
         names = {name for name in pattern if name is not None}
         if not names:
@@ -240,6 +304,7 @@ class Decoder:
         self._adapter_sources = [factor for point in points for factor in tensors(point, self._names)]
         self._adapter_versions = self._adapters_now()
         self._last_gates = None
+        self.version += 1
 
     # -- reading weights ---------------------------------------------------------------------------------------------
 

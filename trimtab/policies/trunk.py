@@ -25,6 +25,7 @@ from trimtab.policies.base import Prompt
 from trimtab.policies.cache import Rows
 from trimtab.policies.decoder import Decoder
 from trimtab.policies.forward import Forward, with_controls
+from trimtab.policies.graph import Graphs
 from trimtab.policies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Trunk:
         self._forward = Forward(model, cached=cached)
         self._leanable = self._forward.keeps_cache and Decoder.knows(model)
         self._decoder: Decoder | None = None
+        self._graphs = Graphs()
 
     @property
     def keeps_cache(self) -> bool:
@@ -298,8 +300,9 @@ class Trunk:
                 expected="init and step both with gradients, or both without",
                 hint="switch the gradients on before init",
             )
-        grown = rows.grown(block)
-        return lean.forward(lean.embed(tokens), grown, _pattern(leaves), block), grown
+        grown, pattern = rows.grown(block), _pattern(leaves)
+        logits = self._graphs.run(lean, grown, pattern, tokens)
+        return lean.forward(lean.embed(tokens), grown, pattern, block) if logits is None else logits, grown
 
     def _in_order(self, found: Sequence[tuple[Stack, Tensor]], count: int) -> Tensor:
         """Sort the rows of all stacks by leaf, float32, without the columns past the vocabulary; (L, B, T, V)."""

@@ -1,0 +1,70 @@
+"""A step in fixed shapes gives what the plain step gives, here run without a graph; graphs themselves need a GPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from trimtab.decoding.pool import decode
+from trimtab.decoding.request import Request, Settings
+from trimtab.policies.decoder import Decoder
+from trimtab.policies.graph import FixedStep, Graphs
+from trimtab.policies.lm import LM
+from trimtab.testing import tiny_lm
+
+PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
+
+
+def adapted():
+    lm = tiny_lm()
+    lm.trunk.add_adapter("a", LoraConfig(r=2, target_modules="all-linear"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for key, parameter in lm.trunk.parameters("a").items():
+            if "lora_B" in key:
+                parameter.normal_(std=0.3)
+    return lm
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+def test_fixed_shapes_give_what_growing_ones_give(ragged):
+    lm = adapted()
+    leaves = [lm, replace(lm, adapter="a")]
+    with torch.no_grad():
+        _, state = lm.trunk.init(leaves, PROMPTS if ragged else [prompt[:1] for prompt in PROMPTS])
+        for token in range(6):
+            tokens = torch.tensor([[token], [token + 1], [token + 2]])
+            grown = state.stacks[0].rows.grown(1)
+            fixed = FixedStep(lm.trunk._decoder, grown, (None, "a"))
+            found = fixed.run(grown, tokens.repeat_interleave(2, 0))
+            keys = [layer[0].clone() for layer in grown.layers]
+            expected, state = lm.trunk.step(state, tokens)
+            torch.testing.assert_close(found.view(3, 2, 1, -1).transpose(0, 1), expected, atol=1e-4, rtol=0)
+            for mine, theirs in zip(keys, state.stacks[0].rows.layers, strict=True):
+                torch.testing.assert_close(mine, theirs[0], atol=1e-5, rtol=0)
+
+
+def test_processors_do_not_capture():
+    lm = tiny_lm()
+    with torch.no_grad():
+        _, state = lm.trunk.init([lm], PROMPTS)
+        lm.trunk.step(state, torch.tensor([[1], [2], [3]]))
+        grown = state.stacks[0].rows.grown(1)
+        assert Graphs().run(lm.trunk._decoder, grown, (None,), torch.tensor([[1], [2], [3]])) is None
+
+
+@pytest.mark.gpu
+def test_captured_steps_give_what_plain_ones_give():
+    lm = adapted()
+    lm.trunk.model.to("cuda")
+    lm = LM.of(lm.trunk.model, lm.vocabulary)
+    requests = [Request(tuple(prompt)) for prompt in PROMPTS]
+    settings = Settings(max_new_tokens=40, min_new_tokens=40, seed=0)
+    captured = decode(lm, requests, settings)
+    assert lm.trunk._graphs._fixed is not None
+    lm.trunk._graphs._broken = True
+    plain = decode(lm, requests, settings)
+    for a, b in zip(captured, plain, strict=True):
+        assert a.log_probs == pytest.approx(b.log_probs, abs=1e-3)
+    assert Decoder.knows(lm.trunk.model)

@@ -1,0 +1,127 @@
+"""One token for every row as a CUDA graph: the same shapes and addresses every time, replayed without Python.
+
+A graph belongs to one storage of keys and values, one number of rows and one pattern of adapters, and is captured when
+that combination has been stepped a few times. Its first result is compared with the plain step's.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from trimtab.policies.cache import Layers, Rows, Slots
+from trimtab.policies.decoder import Decoder
+
+_PATIENCE = 4
+"""Steps of a kind before it is captured."""
+
+
+class FixedStep:
+    """A step in fixed shapes: inputs are copied to where the step reads them.
+
+    Args:
+        decoder: the lean pass.
+        rows: rows like those that will be stepped.
+        pattern: their adapters.
+    """
+
+    def __init__(self, decoder: Decoder, rows: Rows, pattern: tuple[str | None, ...]) -> None:
+        assert rows.slots is not None
+        self._decoder, self._size, self.slots = decoder, len(rows), rows.slots
+        self._layers: Layers = [
+            (keys[: self._size], values[: self._size])
+            for keys, values in zip(rows.slots.tensors[::2], rows.slots.tensors[1::2], strict=True)
+        ]
+        device, capacity = rows.slots.tensors[0].device, rows.slots.tensors[0].shape[2]
+        self._used = decoder.gates(pattern, self._size, 1)
+        decoder.reach(capacity)
+        self._tokens = torch.zeros((self._size, 1), dtype=torch.long, device=device)
+        self._lengths = torch.zeros(self._size, dtype=torch.long, device=device)
+        self._place = torch.zeros(1, dtype=torch.long, device=device)
+        self._seen = torch.zeros((self._size, capacity), dtype=torch.bool, device=device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._logits: Tensor | None = None
+
+    def run(self, rows: Rows, tokens: Tensor) -> Tensor:
+        """Feed one token to every row, (N, 1), whose slot is there already; logits (N, 1, columns)."""
+        self._fill(rows, tokens)
+        if self._graph is None or self._logits is None:
+            return self._step()
+        self._graph.replay()
+        return self._logits.clone()
+
+    def capture(self) -> None:
+        """Record the step on the inputs it was run with last."""
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._step()  # what is set up at a first run must not be recorded
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._logits = self._step()
+        self._graph = graph
+
+    def _fill(self, rows: Rows, tokens: Tensor) -> None:
+        self._tokens.copy_(tokens)
+        self._lengths.copy_(rows.lengths - 1, non_blocking=True)
+        self._place.fill_(rows.width - 1)
+        self._seen.zero_()
+        self._seen[:, : rows.width] = True if rows.mask is None else rows.mask
+
+    def _step(self) -> Tensor:
+        return self._decoder.one_token(self._tokens, self._layers, self._used, self._lengths, self._place, self._seen)
+
+
+class Graphs:
+    """The graph of the latest kind of step of a trunk."""
+
+    def __init__(self) -> None:
+        self._kind: tuple[Decoder, Slots, int, int, tuple[str | None, ...]] | None = None
+        self._steps = 0
+        self._fixed: FixedStep | None = None
+        self._broken = False
+
+    def run(self, decoder: Decoder, rows: Rows, pattern: tuple[str | None, ...], tokens: Tensor) -> Tensor | None:
+        """Feed one token to every row, (N, 1), or return None where the plain step should.
+
+        Args:
+            decoder: the lean pass.
+            rows: the rows, the tokens' slots included.
+            pattern: their adapters.
+            tokens: token ids.
+        """
+        assert rows.slots is not None
+        if self._broken or tokens.shape[1] != 1 or tokens.device.type != "cuda":
+            return None
+        decoder.gates(pattern, len(rows), 1)  # reads adapters again that have been changed
+        kind = (decoder, rows.slots, decoder.version, len(rows), pattern)
+        if kind != self._kind:
+            self._kind, self._steps, self._fixed = kind, 0, None
+        self._steps += 1
+        if self._steps < _PATIENCE:
+            return None
+        if self._fixed is None:
+            return self._captured(decoder, rows, pattern, tokens)
+        return self._fixed.run(rows, tokens)
+
+    def _captured(self, decoder: Decoder, rows: Rows, pattern: tuple[str | None, ...], tokens: Tensor) -> Tensor | None:
+        """Capture a graph and compare its first result with the plain step's."""
+        fixed = FixedStep(decoder, rows, pattern)
+        self._kind = (decoder, fixed.slots, decoder.version, len(rows), pattern)
+        plain = fixed.run(rows, tokens)
+        try:
+            fixed.capture()
+        except RuntimeError as error:
+            self._broken = True
+            warnings.warn(f"steps are not captured as CUDA graphs, decoding is slower: {error}", stacklevel=2)
+            return plain
+        replayed = fixed.run(rows, tokens)
+        if not torch.allclose(plain, replayed, rtol=1e-2, atol=1e-2, equal_nan=True):
+            self._broken = True
+            warnings.warn("a captured step differs from the plain one; CUDA graphs are not used", stacklevel=2)
+            return plain
+        self._fixed = fixed
+        return replayed
