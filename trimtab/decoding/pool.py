@@ -90,11 +90,14 @@ class Pool:
             The request's ticket, for :meth:`cancel`. Its rows have consecutive places.
 
         Raises:
-            PromptError: the prompt does not fit in a context with its new tokens.
+            PromptError: the prompt is empty, holds ids that are no tokens, or does not fit in a context with its new
+                tokens.
             KnobError: a knob value is unknown or out of range.
+            PolicyError: with these knob values nothing of the policy is left.
+            ConfigError: a stop id is no token.
             BusyError: more rows or tokens than the pool's bounds; what runs already is not harmed.
         """
-        return self._queue.add(request, settings)
+        return self._queue.add(request, settings, 0 if self._running is None else len(self._running))
 
     def cancel(self, ticket: int) -> None:
         """Let a request's rows go; :meth:`step` returns them with what they have so far."""
@@ -150,7 +153,7 @@ class Pool:
             tokens = pick(running.pending, draws)
             usable = running.pending.gather(1, tokens[:, None]).squeeze(1) > 0
         costs = self._costs(running.log_probs, probs, tokens)
-        return tokens, self._write(ledger, tokens[:, None], costs[:, None], usable)
+        return tokens, self._write(ledger, tokens[:, None], costs[:, None], usable & ~costs.isnan().any(1))
 
     def _costs(self, log_probs: Sequence[Tensor], probs: Tensor, tokens: Tensor) -> Tensor:
         """Return what picked tokens cost: log-probability, that of the reference, KL; (..., 3) for tokens (...)."""
@@ -215,8 +218,6 @@ class Pool:
         owner = ledger.owners[index]
         length = int(ledger.count[index]) - (reason == "error")
         own, theirs, kl = ledger.costs[index, :length].T.tolist() if length else ([], [], [])
-        if not self.metered:
-            theirs, kl = [0.0] * length, [0.0] * length
         error = self._diagnose(running, index) if reason == "error" else None
         tokens = ledger.tokens[index, :length].tolist()
         return Row(owner.request, owner.place, tokens, own, theirs, kl, reason, error)
@@ -225,7 +226,8 @@ class Pool:
         """Say what broke a row."""
         said = {leaf: logits[index : index + 1].unsqueeze(1) for leaf, logits in running.said.items()}
         knobs = {name: values[index : index + 1] for name, values in running.state.knobs.items()}
-        return self.policy.diagnose(said, knobs) or PolicyError(
+        errors = (policy.diagnose(said, knobs) for policy in self.policies)
+        return next(filter(None, errors), None) or PolicyError(
             given=f"{self.policy} in a row without any token to pick",
             expected="a probability for every token, some of them above 0",
             hint="lower min_new_tokens if only an end is possible",
@@ -256,11 +258,12 @@ class Pool:
         cycle = self._speculator.run(plan, running, tokens)
         k, ledger, before = cycle.drafts.shape[1], running.ledger, running.ledger.count
         costs = self._costs(cycle.log_probs, cycle.log_probs[0].exp(), cycle.drafts)
-        usable = torch.ones_like(cycle.accepted, dtype=torch.bool)
+        kept = torch.arange(k, device=costs.device) < cycle.accepted[:, None]
+        usable = ~(costs.isnan().any(2) & kept).any(1)
         done = self._write(ledger, cycle.drafts, costs, usable, cycle.accepted)
         accepted = ledger.count - before
-        alive, kept, rows = self._release(cycle.running, accepted, done)
-        self._running = None if alive is None else forget(alive, k, kept)
+        alive, left, rows = self._release(cycle.running, accepted, done)
+        self._running = None if alive is None else forget(alive, k, left)
         tested = int((accepted + 1).clamp(max=k).sum())
         self._speculator.saw(plan, size, time.perf_counter() - started, int(accepted.sum()), tested)
         return rows
@@ -331,8 +334,7 @@ def exact_kl(log_probs: Tensor, reference_log_probs: Tensor, probs: Tensor | Non
         0.3681
     """
     probs = log_probs.exp() if probs is None else probs
-    # Where the policy has probability 0 the gap is -inf or, if the reference has none either, NaN: both count 0.
-    gap = torch.nan_to_num(log_probs - reference_log_probs, nan=0.0, posinf=torch.inf, neginf=0.0)
+    gap = torch.where(probs > 0, log_probs - reference_log_probs, torch.zeros_like(log_probs))
     kl: Tensor = torch.linalg.vecdot(probs, gap)
     return kl
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trimtab.decoding.ledger import Owner
 from trimtab.decoding.request import Bounds, Request, Settings
-from trimtab.errors import BusyError, PromptError
+from trimtab.errors import BusyError, ConfigError, PromptError
 from trimtab.policies.advance import combine, prefill
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import bind, declared_knobs
@@ -76,11 +76,17 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, request: Request, settings: Settings) -> int:
-        """Append the rows of a request and return its ticket; :meth:`Pool.submit` says what is refused."""
-        bind(self._knobs, [request.knobs])
+    def add(self, request: Request, settings: Settings, running: int) -> int:
+        """Append the rows of a request and return its ticket; :meth:`Pool.submit` says what is refused.
+
+        Whatever is wrong with a request is found here: later it would take other requests' rows with it.
+        """
+        self._check_tokens(request, settings)
         check_lengths([*self._leaves, *self._aside], [request.prompt], settings.max_new_tokens)
-        self._check_bounds(request, settings)
+        if knobs := bind(self._knobs, [request.knobs]):
+            nothing = {leaf: torch.zeros((1, 1, leaf.vocabulary.size)) for leaf in self._leaves}
+            combine(self._policies, nothing, knobs, check=False)
+        self._check_bounds(request, settings, running)
         ticket, self._tickets = self._tickets, self._tickets + 1
         for answer in range(request.n):
             self._waiting.append(Owner(ticket, request, settings, self._places + answer, answer))
@@ -133,9 +139,24 @@ class Queue:
         last = {leaf: logits[:, -1] for leaf, logits in said.items()}
         return Prefilled(state, tuple(each[:, -1] for each in log_probs), last, aside)
 
-    def _check_bounds(self, request: Request, settings: Settings) -> None:
+    def _check_tokens(self, request: Request, settings: Settings) -> None:
+        """Refuse prompts without tokens and ids that are no tokens."""
+        size = self._policies[0].vocabulary.size
+        if not request.prompt or not all(0 <= token < size for token in request.prompt):
+            raise PromptError(
+                given=f"a prompt of {len(request.prompt)} ids, {list(request.prompt[:8])}...",
+                expected=f"at least one token id, each from 0 to {size - 1}",
+                hint="encode the prompt with the policy's own vocabulary",
+            )
+        if wrong := [token for token in settings.stop_ids if not 0 <= token < size]:
+            raise ConfigError(
+                given=f"the stop id {wrong[0]}", expected=f"token ids from 0 to {size - 1}", hint="drop it"
+            )
+
+    def _check_bounds(self, request: Request, settings: Settings, running: int) -> None:
         """Refuse what would never fit, or what there is no room to wait for."""
-        tokens, rows = len(request.prompt) + settings.max_new_tokens, len(self._waiting) + request.n
+        tokens = len(request.prompt) + settings.max_new_tokens
+        rows = len(self._waiting) + request.n - max(self._bounds.rows - running, 0)
         if self._bounds.tokens is not None and tokens > self._bounds.tokens:
             raise BusyError(
                 given=f"a prompt of {len(request.prompt)} tokens with {settings.max_new_tokens} new tokens",
@@ -144,7 +165,7 @@ class Queue:
             )
         if self._bounds.waiting is not None and rows > self._bounds.waiting:
             raise BusyError(
-                given=f"{request.n} more rows with {len(self._waiting)} waiting",
+                given=f"{request.n} more rows with {running} running and {len(self._waiting)} waiting",
                 expected=f"at most {self._bounds.waiting} waiting rows",
                 hint="try again later, ask for fewer answers, or raise Bounds(waiting=...)",
             )

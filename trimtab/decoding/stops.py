@@ -13,7 +13,7 @@ from torch import Tensor
 from trimtab.policies.vocabulary import Vocabulary
 
 _SLACK = 8
-"""Tokens of context that cover characters made of several tokens."""
+"""Characters beyond a stop text's own, since the first one may be cut in the middle and the newest token is whole."""
 
 
 class StopTexts:
@@ -50,23 +50,31 @@ class StopTexts:
             first: number of tokens that have been looked at before.
             minimum: tokens that cannot be part of a stop.
         """
-        longest = max(map(len, texts))
         for length in range(first + 1, len(tokens) + 1):
-            # A stop text of c characters ends within the text of the last c tokens.
-            tail = self._vocabulary.decode(tokens[max(length - longest - _SLACK, minimum) : length])
+            tail = self._tail(tokens[minimum:length], max(map(len, texts)))
             if any(text in tail for text in texts):
                 return length
         return None
+
+    def _tail(self, tokens: Sequence[int], characters: int) -> str:
+        """Return the end of some tokens' text, at least so many characters and some more where there are."""
+        taken = characters + _SLACK
+        while True:
+            text = self._vocabulary.decode(tokens[-taken:])
+            # Parts of characters and tokens without text make short texts of many tokens.
+            if taken >= len(tokens) or len(text) >= characters + _SLACK:
+                return text
+            taken *= 2
 
 
 def completing(vocabulary: Vocabulary, texts: Sequence[str]) -> Tensor:
     """Return which tokens could complete one of the texts, shape (V,); too many rather than too few.
 
     A token completes a text only if it holds the text's last character. Tokens that are parts of characters are always
-    among them, and every token is where a text ends in a space, which decoders put between tokens and drop at seams.
+    among them, and every token is where a text ends in a space, which decoders put between tokens.
     """
     lasts = {text[-1] for text in texts}
-    if any(last.isspace() for last in lasts):
+    if " " in lasts:
         return torch.ones(vocabulary.size, dtype=torch.bool)
     wanted = lasts | {"\N{REPLACEMENT CHARACTER}"}
     return torch.tensor([any(last in piece for last in wanted) for piece in vocabulary.texts()])

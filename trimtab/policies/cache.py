@@ -145,7 +145,8 @@ class Rows:
         for mine, theirs in zip(a.slots.tensors, b._views(), strict=True):
             mine[len(a) : len(lengths), :, :width] = theirs
         a.slots.rows = len(lengths)
-        a.slots.poisoned = _either(a.slots.poisoned, b.slots and b.slots.poisoned)
+        if b.slots is not None:
+            a.slots.poisoned = _either(a.slots.poisoned, b.slots.poisoned)
         return replace(a, lengths=lengths, mask=mask)
 
     def _widened(self, width: int) -> Rows:

@@ -48,9 +48,13 @@ class FixedStep:
         """Feed one token to every row, (N, 1), whose slot is there already; logits (N, 1, columns)."""
         self._fill(rows, tokens)
         if self._graph is None or self._logits is None:
-            return self._step()
-        self._graph.replay()
-        return self._logits.clone()
+            logits = self._step()
+        else:
+            self._graph.replay()
+            logits = self._logits.clone()
+        broken = logits.isnan().any()
+        self.slots.poisoned = broken if self.slots.poisoned is None else self.slots.poisoned | broken
+        return logits
 
     def capture(self) -> None:
         """Record the step on the inputs it was run with last."""
