@@ -21,6 +21,7 @@ from transformers import (
 from trimtab.errors import StateError
 from trimtab.policies.advance import init, step
 from trimtab.policies.decoder import Decoder
+from trimtab.policies.family import knows
 from trimtab.policies.lm import LM
 from trimtab.policies.vocabulary import Vocabulary
 from trimtab.testing import check_pair, check_policy, tiny_lm
@@ -88,7 +89,7 @@ def test_it_is_transformers(name):
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     policy = lm(model)
-    assert Decoder.knows(model)
+    assert knows(model)
     following = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
     with torch.no_grad():
         first, state = init([policy], PROMPTS)
@@ -193,10 +194,10 @@ def test_gradients_reach_the_adapter():
 
 def test_other_architectures_go_through_transformers():
     model = GPT2LMHeadModel(GPT2Config(vocab_size=13, n_positions=64, n_embd=16, n_layer=1, n_head=2))
-    assert not Decoder.knows(model)
+    assert not knows(model)
     for name, changed in (("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),):
-        assert not Decoder.knows(LlamaForCausalLM(LlamaConfig(**SHAPE, **changed))), name
-    assert not Decoder.knows(MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)))
+        assert not knows(LlamaForCausalLM(LlamaConfig(**SHAPE, **changed))), name
+    assert not knows(MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)))
 
 
 def test_every_law_holds_in_bfloat16_to_its_rounding():

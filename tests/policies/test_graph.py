@@ -8,7 +8,7 @@ from peft import LoraConfig
 
 from trimtab.decoding.pool import decode
 from trimtab.decoding.request import Request, Settings
-from trimtab.policies.decoder import Decoder
+from trimtab.policies.family import knows
 from trimtab.policies.graph import FixedStep, Graphs
 from trimtab.policies.lm import LM
 from trimtab.testing import tiny_lm
@@ -67,4 +67,4 @@ def test_captured_steps_give_what_plain_ones_give():
     plain = decode(lm, requests, settings)
     for a, b in zip(captured, plain, strict=True):
         assert a.log_probs == pytest.approx(b.log_probs, abs=1e-3)
-    assert Decoder.knows(lm.trunk.model)
+    assert knows(lm.trunk.model)

@@ -19,7 +19,8 @@ class Answer:
         log_probs: log-probability of each token under the policy at temperature 1, before warping, in nats.
         reference_log_probs: the same under the reference, the untouched base.
         kl: exact KL(policy || reference) of each step over the whole vocabulary, in nats.
-        finish_reason: "end" (an end token), "stop" (a stop text or token) or "length".
+        finish_reason: "end" (an end token), "stop" (a stop text or token) or "length"; rows of a pool may also be
+            "cancelled" or end in "error".
     """
 
     prompt: str

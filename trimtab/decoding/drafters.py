@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from trimtab.decoding.ledger import FOR_DRAWS, Ledger
 from trimtab.decoding.sampling import choose, distribution, warp
@@ -53,7 +54,9 @@ class PolicyDrafter:
     policy: Policy
     shared: bool
 
-    def draft(self, state: State, tokens: Tensor, ledger: Ledger, k: int) -> tuple[Drafts, dict[Leaf, Tensor], State]:
+    def draft(
+        self, state: State, tokens: Tensor, ledger: Ledger, k: int, size: int
+    ) -> tuple[Drafts, dict[Leaf, Tensor], State]:
         """Draft k tokens after those given.
 
         Args:
@@ -61,6 +64,7 @@ class PolicyDrafter:
             tokens: what they have not been fed yet, (N, T), the newest token last.
             ledger: the rows' books.
             k: how many.
+            size: number of tokens in the product's vocabulary; the drafter's may be padded differently.
 
         Returns:
             The drafts, what the leaves said after the newest token and every draft, (N, k + 1, V), and their state.
@@ -71,7 +75,8 @@ class PolicyDrafter:
             heard.append({leaf: logits[:, -1:] for leaf, logits in said.items()})
             if ahead == k:
                 break
-            log_probs = combine([self.policy], heard[-1], state.knobs, check=False)[0][:, -1]
+            log_probs = combine([self.policy], heard[-1], state.knobs, check=False)[0][:, -1, :size]
+            log_probs = F.pad(log_probs, (0, size - log_probs.shape[-1]), value=-torch.inf)
             weights = warp(ledger.without_early_ends(log_probs, ahead), ledger.warps, seen)
             drawn_from.append(distribution(weights, ledger.warps))
             newest = choose(weights, ledger.warps, ledger.numbers(FOR_DRAWS, ahead), drawn_from[-1])
@@ -123,7 +128,7 @@ def drafters(draft: Draft, policy: Policy, leaves: Sequence[Leaf]) -> list[Draft
     """Return who may draft for a product.
 
     Args:
-        draft: a policy, "lookup", "auto" (whoever pays best: a leaf on a smaller trunk of its own, or lookup), or None.
+        draft: a policy, "lookup", "auto" (whoever pays best: a leaf on a trunk of its own, or lookup), or None.
         policy: the product.
         leaves: its leaves.
 

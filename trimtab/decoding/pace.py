@@ -15,7 +15,7 @@ _GAIN = 1.03
 """Speculation must promise this much more than plain stepping."""
 
 _PAUSE = 32
-"""Plain steps before a drafter that did not pay is tried again."""
+"""Plain steps before a drafter that did not pay is tried again, and cycles before a plain step is measured again."""
 
 _TRIAL = 4
 """Drafts of a first trial; a later one makes do with half."""
@@ -35,8 +35,9 @@ class Pace:
 
     accepted: float = 0.0
     tested: float = 0.0
-    plain: float = 0.0
     idle: int = 0
+    busy: int = 0
+    _plain: list[float] = field(default_factory=list)
     _cycles: list[tuple[int, float]] = field(default_factory=list)
 
     @property
@@ -44,17 +45,22 @@ class Pace:
         """Share of tested drafts that were accepted; optimistic before the first test."""
         return (self.accepted + 0.7) / (self.tested + 1.0)
 
+    @property
+    def plain(self) -> float:
+        """What a plain step takes: the fastest of the last three, since one may have waited for something; 0 if unknown."""
+        return min(self._plain, default=0.0)
+
     def saw_plain(self, seconds: float) -> None:
         """Take note of a plain step."""
-        self.plain = seconds if not self.plain else _DECAY * self.plain + (1 - _DECAY) * seconds
-        self.idle += 1
+        self._plain = [*self._plain[-2:], seconds]
+        self.idle, self.busy = self.idle + 1, 0
 
     def saw_cycle(self, k: int, seconds: float, accepted: int, tested: int) -> None:
         """Take note of a cycle of k drafts."""
         self.accepted = _DECAY * self.accepted + accepted
         self.tested = _DECAY * self.tested + tested
         self._cycles = [*self._cycles[-31:], (k, seconds)]
-        self.idle = 0
+        self.idle, self.busy = 0, self.busy + 1
 
     def seconds(self, k: int) -> float:
         """Return what a cycle of k drafts is expected to take: a line through the cycles seen, newer ones first.
@@ -79,8 +85,8 @@ class Pace:
 
     def best(self) -> tuple[int, float]:
         """Return how many tokens to draft, 0 for a plain step, and the gain that promises."""
-        if not self.plain:
-            return 0, 1.0  # nothing to compare with yet
+        if not self._plain or self.busy >= _PAUSE:
+            return 0, 1.0  # nothing to compare with, or nothing recent
         if not self._cycles:
             return _TRIAL, _GAIN
         k = max(range(1, MOST + 1), key=self.gain)

@@ -16,13 +16,14 @@ from torch import Tensor
 from trimtab.decoding.answer import FinishReason
 from trimtab.decoding.drafters import Draft, drafters
 from trimtab.decoding.ledger import FOR_DRAWS, FOR_REDRAWS, Ledger, Owner
+from trimtab.decoding.pace import MOST
 from trimtab.decoding.queue import Queue
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.decoding.running import Running
 from trimtab.decoding.sampling import choose, pick, warp
 from trimtab.decoding.speculative import Speculator, forget
 from trimtab.decoding.stops import StopTexts
-from trimtab.errors import PolicyError, TrimtabError
+from trimtab.errors import ConfigError, PolicyError, TrimtabError
 from trimtab.policies.advance import combine, every_leaf, feed, needed_leaves
 from trimtab.policies.base import Leaf, Policy
 
@@ -36,7 +37,7 @@ class Pool:
         bounds: how much it takes on.
         metered: whether log-probabilities under the reference and the KL to it are measured; without it they are 0.
         draft: who drafts tokens that the policy verifies in blocks: a policy, "lookup", "auto", or nobody.
-        draft_tokens: drafts a block; None adapts to what pays.
+        draft_tokens: drafts a block, from 1 to 12; None adapts to what pays.
 
     Raises:
         ConfigError: there is no such drafter.
@@ -69,7 +70,7 @@ class Pool:
         _keep_freed_memory()
         self._stops: StopTexts | None = None
         leaves = every_leaf(self.policies) if leaves is None else leaves
-        self._speculator = Speculator(self.policies, drafters(draft, policy, leaves), draft_tokens)
+        self._speculator = Speculator(self.policies, drafters(draft, policy, leaves), _drafts(draft_tokens))
         self._queue = Queue(self.policies, self._speculator.policies, leaves, self._speculator.aside, bounds)
         self._cancelled: set[int] = set()
         self._running: Running | None = None
@@ -100,26 +101,39 @@ class Pool:
         return self._queue.add(request, settings, 0 if self._running is None else len(self._running))
 
     def cancel(self, ticket: int) -> None:
-        """Let a request's rows go; :meth:`step` returns them with what they have so far."""
-        self._cancelled.add(ticket)
+        """Let a request's rows go; :meth:`step` returns them with what they have so far. Unknown tickets do nothing."""
+        if ticket in self._queue.tickets:
+            self._cancelled.add(ticket)
 
     def step(self) -> list[Row]:
         """Admit what fits, pick the next token of every row, and feed it.
 
         Returns:
             The rows that finished, were cancelled or broke.
+
+        Whatever a forward raises goes on to the caller; the rows that were running are lost then, those that wait are
+        not, and the pool can be stepped again.
         """
-        with torch.inference_mode():
-            finished = self._drop_cancelled()
-            self._admit()
-            if self._running is None:
-                return finished
-            started = time.perf_counter()
-            picked, done = self._pick(self._running)
-            self._running, tokens, rows = self._release(self._running, picked, done)
-            if self._running is not None:
-                rows += self._advance(self._running, tokens, started)
-        return finished + rows
+        finished = self._drop_cancelled()
+        try:
+            with torch.inference_mode():
+                self._admit()
+                return finished + self._run()
+        except BaseException:
+            # Books and caches may no longer agree, so these rows cannot go on; waiting ones can.
+            self._running = None
+            raise
+
+    def _run(self) -> list[Row]:
+        """Pick and feed the next token of every running row; returns those that finished."""
+        if self._running is None:
+            return []
+        started = time.perf_counter()
+        picked, done = self._pick(self._running)
+        self._running, tokens, rows = self._release(self._running, picked, done)
+        if self._running is not None:
+            rows += self._advance(self._running, tokens, started)
+        return rows
 
     def _admit(self) -> None:
         """Prefill waiting rows when enough places are free to be worth a forward."""
@@ -306,7 +320,10 @@ def decode(
         PromptError: a prompt does not fit in the context with its new tokens.
         PolicyError: a row broke; the others are decoded to their end first.
     """
-    needed = needed_leaves([policy, policy.reference] if metered else [policy], [each.knobs for each in requests])
+    policies = [policy, policy.reference] if metered else [policy]
+    names = {knob.name for each in policies for knob in each.knobs}  # a drafter may have more
+    settled = [{name: value for name, value in each.knobs.items() if name in names} for each in requests]
+    needed = needed_leaves(policies, settled)
     pool = Pool(policy, leaves=needed, bounds=bounds, metered=metered, draft=draft, draft_tokens=draft_tokens)
     for request in requests:
         pool.submit(request, settings)
@@ -334,9 +351,18 @@ def exact_kl(log_probs: Tensor, reference_log_probs: Tensor, probs: Tensor | Non
         0.3681
     """
     probs = log_probs.exp() if probs is None else probs
-    gap = torch.where(probs > 0, log_probs - reference_log_probs, torch.zeros_like(log_probs))
+    gap = (log_probs - reference_log_probs).masked_fill(probs == 0, 0.0)
     kl: Tensor = torch.linalg.vecdot(probs, gap)
     return kl
+
+
+def _drafts(tokens: int | None) -> int | None:
+    """Return a number of drafts, or refuse it."""
+    if tokens is not None and not (isinstance(tokens, int) and 1 <= tokens <= MOST):
+        raise ConfigError(
+            given=f"draft_tokens={tokens!r}", expected=f"a whole number from 1 to {MOST}, or None", hint="leave it out"
+        )
+    return tokens
 
 
 def _keep_freed_memory() -> None:

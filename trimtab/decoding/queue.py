@@ -93,17 +93,31 @@ class Queue:
         self._places += request.n
         return ticket
 
+    @property
+    def tickets(self) -> range:
+        """The tickets given out so far."""
+        return range(self._tickets)
+
     def remove(self, tickets: set[int]) -> list[Owner]:
         """Take the rows of some requests out and return them."""
         gone = [owner for owner in self._waiting if owner.ticket in tickets]
         self._waiting = deque(owner for owner in self._waiting if owner.ticket not in tickets)
+        if self._kept is not None and self._kept[0] in tickets:
+            self._kept = None
         return gone
 
     def admit(self, running: Sequence[Owner]) -> tuple[list[Owner], Prefilled] | None:
         """Take the rows that fit beside those that run, and prefill the prompts that are new."""
-        batch = self._fitting(running)
-        if not batch:
+        if not self._waiting or not (batch := self._fitting(running)):
             return None
+        try:
+            return batch, self._filled(batch)
+        except BaseException:
+            self._waiting.extendleft(reversed(batch))
+            raise
+
+    def _filled(self, batch: Sequence[Owner]) -> Prefilled:
+        """Prefill the prompts of a batch that are new, and fork them."""
         tickets = list(dict.fromkeys(owner.ticket for owner in batch))
         filled = None if self._kept is None or self._kept[0] != tickets[0] else self._kept[1]
         new = tickets if filled is None else tickets[1:]
@@ -114,7 +128,7 @@ class Queue:
         assert filled is not None
         split = bool(self._waiting) and self._waiting[0].ticket == tickets[-1]
         self._kept = (tickets[-1], filled.select(torch.tensor([len(tickets) - 1]))) if split else None
-        return batch, filled.select(torch.tensor([tickets.index(owner.ticket) for owner in batch]))
+        return filled.select(torch.tensor([tickets.index(owner.ticket) for owner in batch]))
 
     def _fitting(self, running: Sequence[Owner]) -> list[Owner]:
         """Take rows off the queue while they fit; none while a forward for them is not yet worth it."""

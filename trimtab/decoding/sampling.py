@@ -229,7 +229,9 @@ def distribution(weights: Tensor, warps: Warps) -> Tensor:
     probs = weights.softmax(-1)
     if not warps.any_greedy:
         return probs
-    likeliest = torch.zeros_like(probs).scatter(-1, weights.argmax(-1, keepdim=True), 1.0)
+    best, place = weights.max(-1, keepdim=True)
+    # Nothing is likeliest where nothing is possible, or where the row is NaN.
+    likeliest = torch.zeros_like(probs).scatter(-1, place, best.isfinite().to(probs.dtype))
     return torch.where(warps.greedy.to(weights.device)[:, None], likeliest, probs)
 
 

@@ -71,12 +71,14 @@ class Speculator:
 
     def plan(self, running: Running) -> tuple[int, int]:
         """Return which drafter drafts and how many tokens; 0 tokens is a plain step."""
-        limit = min(MOST, _room(running)) if self._drafters else 0
+        left = int((running.ledger.limits[:, 1] - running.ledger.count).max())
+        limit = min(MOST, _room(running), left) if self._drafters else 0
         if limit < 1:
             return 0, 0
+        paces = [self._pace(i, running) for i in range(len(self._drafters))]
         if self._tokens is not None:
-            return 0, min(self._tokens, limit)
-        plans = [(self._pace(i, running).best(), i) for i in range(len(self._drafters))]
+            return max(range(len(paces)), key=lambda i: paces[i].acceptance), min(self._tokens, limit)
+        plans = [(pace.best(), i) for i, pace in enumerate(paces)]
         (k, _), drafter = max(plans, key=lambda plan: (plan[0][1], plan[0][0]))
         return drafter, min(k, limit)
 
@@ -99,18 +101,18 @@ class Speculator:
             tokens: the newest token of each row, (N,), which no leaf has been fed.
         """
         chosen, k = plan
-        drafter, ledger = self._drafters[chosen], running.ledger
+        drafter, ledger, size = self._drafters[chosen], running.ledger, running.log_probs[0].shape[-1]
         said: dict[Leaf, Tensor] = {}
         if isinstance(drafter, LookupDrafter):
             drafts, aside, rest, ahead = drafter.draft(ledger, k), running.aside, running.state, None
         elif drafter.shared:
             ahead, rest = _split(running.state, every_leaf([drafter.policy]))
-            drafts, said, ahead = drafter.draft(ahead, tokens[:, None], ledger, k)
+            drafts, said, ahead = drafter.draft(ahead, tokens[:, None], ledger, k, size)
             aside = running.aside
         else:
             assert running.aside is not None
             block = torch.cat([running.behind, tokens[:, None]], 1)
-            drafts, _, aside = drafter.draft(running.aside, block, ledger, k)
+            drafts, _, aside = drafter.draft(running.aside, block, ledger, k, size)
             rest, ahead = running.state, None
         verified = torch.cat([tokens[:, None], drafts.tokens], 1)
         heard, state = feed(rest, verified)

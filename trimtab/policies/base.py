@@ -183,9 +183,11 @@ class Policy(ABC):
                 comes twice gets different answers. None draws one.
             knobs: knob values for all prompts, or one mapping a prompt.
             draft: who drafts tokens that the policy verifies in blocks, which is faster and exact: a cheap policy,
-                "lookup" (the row's own text), "auto" (whoever pays best), or None. The distribution is the same; with
-                a seed the answers are too where ``draft_tokens`` is given, or where the temperature is 0.
-            draft_tokens: drafts a block; None adapts to what is measured to pay, and steps plainly where nothing does.
+                "lookup" (the row's own text), "auto" (whoever pays best), or None. The distribution is the same, and
+                at temperature 0 the answers are; with a seed, sampled answers repeat only where ``draft_tokens`` is
+                given and the batch is the same.
+            draft_tokens: drafts a block, from 1 to 12; None adapts to what is measured to pay, and steps plainly where
+                nothing does.
 
         Returns:
             ``n`` answers a prompt, in the order of the prompts.

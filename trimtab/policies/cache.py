@@ -178,7 +178,11 @@ class Rows:
             assert self.tokens is not None
             return replace(self, width=longest, mask=kept, tokens=self.tokens.gather(1, order) * mask)
         wide = order[:, None, :, None]
-        tensors = [view.gather(2, wide.expand(-1, view.shape[1], -1, view.shape[3])) for view in self._views()]
+        hidden = ~mask[:, None, :, None]
+        tensors = [
+            view.gather(2, wide.expand(-1, view.shape[1], -1, view.shape[3])).masked_fill(hidden, 0)
+            for view in self._views()
+        ]
         lanes = min(self.slots.tensors[0].shape[0], 2 * len(self))
         return replace(self, width=longest, mask=kept, slots=Slots.holding(tensors, lanes=lanes, room=_room(longest)))
 

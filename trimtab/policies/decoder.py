@@ -8,26 +8,29 @@ is kept in float32. It gives no gradients; architectures it does not know run th
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers import PreTrainedModel, Qwen3ForCausalLM
 
 from trimtab.policies.cache import Layers, Rows, Slots
-from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, tensors
+from trimtab.policies.family import acts_on, base_of, projections
+from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, scales, tensors, trace
 from trimtab.policies.packed import Packed, can_reorder
 
-_FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-_STATIC_ROTATIONS = frozenset({"default", "linear", "llama3"})
 _FEW_QUERIES = 64
 """Blocks of at most this many queries a key head are grouped; longer ones, prompts, use the kernel for prompts."""
 
-_LARGEST_RANK = 128
-"""Adapters are kept side by side up to this sum of ranks; beyond it, only those in use."""
+_BESIDE = 128
+"""Adapters are multiplied together with the frozen weights up to this sum of ranks."""
+
+_KEPT = 512
+"""Adapters are kept up to this sum of ranks; beyond it, only those in use."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,25 @@ class _Layer:
     gate_up: Packed
     down: Packed
     factors: tuple[Factors | None, ...]
+
+
+@dataclass(frozen=True)
+class _Adapters:
+    """Whose factors are read, and what they were read from.
+
+    Args:
+        names: the adapters.
+        beside: whether their first factors are multiplied together with the frozen weights.
+        changed: whether factors have been changed before; then they are kept apart, where they are cheap to renew.
+        sources: the tensors they were read from.
+        state: what would tell that these have been changed.
+    """
+
+    names: tuple[str, ...]
+    beside: bool
+    changed: bool
+    sources: tuple[Tensor, ...] = ()
+    state: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,17 +85,19 @@ class _Context:
 
 
 class Decoder:
-    """The lean forward pass of one model; build it with :meth:`of`.
+    """The lean forward pass of one model; over its weights.
 
     Args:
-        model: a model that :meth:`knows` accepts.
+        model: a model of the family, see :func:`~trimtab.policies.family.knows`.
+        apart: adapters that will be trained, whose factors are kept apart from the start.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, apart: Collection[str] = ()) -> None:
         config = model.config
-        self._model = model
-        self._sources = tuple(p for name, p in model.named_parameters() if "lora_" not in name)
-        self._versions = self._now()
+        self._model, self._apart = model, apart
+        self._points = [point for layer in model.model.layers for point in projections(layer)]
+        self._sources = [p for name, p in model.named_parameters() if "lora_" not in name]
+        self._read_from = self._weights_now()
         self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._eps: float = config.rms_norm_eps
@@ -83,46 +107,44 @@ class Decoder:
         total = sum(p.numel() * p.element_size() for p in self._sources)
         self._reorder = can_reorder(self._embeddings, total)
         self._final_norm = model.model.norm.weight.detach()
-        self._names: tuple[str, ...] = ()
-        self._layers = [self._read(layer) for layer in model.model.layers]
+        self._adapters = _Adapters((), beside=True, changed=False)
+        self._layers = [self._read(layer, (), beside=True) for layer in model.model.layers]
         self._head = self._pack([model.get_output_embeddings()], None)
         self._frequencies = model.model.rotary_emb.inv_freq.detach().float()
         self._rotation_scale: float = model.model.rotary_emb.attention_scaling
         self._tables = self._rotations(1024)
-        self._adapter_sources: list[Tensor] = []
-        self._adapter_versions = 0
         self.version = 0
         self._last_gates: tuple[tuple[tuple[str | None, ...], int, int], Gates] | None = None
 
     version: int
     """Counts up when tensors that a step reads are replaced by others."""
 
-    @staticmethod
-    def knows(model: PreTrainedModel) -> bool:
-        """Return whether a model is of the family, without a variation that this pass does not compute."""
-        if type(model) not in _FAMILY:
-            return False
-        config = model.config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        plain = kinds == {"full_attention"} and (type(model) is not MistralForCausalLM or config.sliding_window is None)
-        rotation = (config.rope_parameters or {}).get("rope_type", "default")
-        embeddings = type(model.get_input_embeddings()) is nn.Embedding
-        head = type(model.get_output_embeddings()) is nn.Linear
-        dtypes = {parameter.dtype for name, parameter in model.named_parameters() if "lora_" not in name}
-        return plain and rotation in _STATIC_ROTATIONS and embeddings and head and len(dtypes) == 1
-
     def fuses(self, adapter: str | None) -> bool:
         """Return whether an adapter is low rank and acts on nothing but this pass's projections."""
         if adapter is None:
             return True
-        known = {module for layer in self._model.model.layers for point in _points(layer) for module in point}
+        known = {module for point in self._points for module in point}
         layers = (module for module in self._model.modules() if isinstance(module, BaseTunerLayer))
-        acting = [module for module in layers if _acts_on(module, adapter)]
+        acting = [module for module in layers if acts_on(module, adapter)]
         return all(module in known and fusable(module, adapter) for module in acting)
 
     def stale(self) -> bool:
-        """Return whether the model's weights have been changed in place since they were read."""
-        return self._versions != self._now()
+        """Return whether the model's weights have been changed or replaced since they were read.
+
+        Looked at before each prompt. A change that torch does not count (through ``.data``) is not seen.
+        """
+        return self._read_from != self._weights_now()
+
+    def renew(self) -> None:
+        """Read adapters again that have been changed or are being trained; looked at before each prompt.
+
+        A fused optimiser changes tensors without torch counting it, so whatever has a gradient counts as changed.
+        """
+        if not self._adapters.names:
+            return
+        trained = any(each.requires_grad or each.grad is not None for each in self._adapters.sources)
+        if trained or self._adapters.state != self._adapters_now(self._adapters.names):
+            self._read_adapters(self._adapters.names, changed=True)
 
     def start(self, lengths: Tensor, width: int, mask: Tensor | None) -> Rows:
         """Return rows without slots, into which prompts of these lengths will be fed as one block of this width."""
@@ -185,14 +207,14 @@ class Decoder:
         x = embedded.reshape(size * block, -1).float()
         for layer, (keys, values) in zip(self._layers, layers, strict=True):
             h = self._norm(x, layer.norm_in)
-            mixed = _mapped(layer.factors[0], layer.qkv(h), used).view(size, block, -1, self._head_size)
+            mixed = _mapped(layer.factors[0], layer.qkv(h), h, used).view(size, block, -1, self._head_size)
             queries = self._place(layer, mixed, context, keys, values)
             h = self._attend(queries, keys, values, context).reshape(size * block, -1)
-            _add(x, layer.factors[1], layer.out(h), used)
+            _add(x, layer.factors[1], layer.out(h), h, used)
             h = self._norm(x, layer.norm_mid)
-            gate, up = _mapped(layer.factors[2], layer.gate_up(h), used).chunk(2, dim=-1)
+            gate, up = _mapped(layer.factors[2], layer.gate_up(h), h, used).chunk(2, dim=-1)
             h = self._activation(gate).mul_(up)
-            _add(x, layer.factors[3], layer.down(h), used)
+            _add(x, layer.factors[3], layer.down(h), h, used)
         last = x.view(size, block, -1)[:, block - keep :].reshape(size * keep, -1)
         # NaN anywhere in a token makes its sum NaN; infinities of both signs would too, and are as bad.
         return self._head(self._norm(last, self._final_norm)).view(size, keep, -1), x.sum().isnan()
@@ -287,30 +309,40 @@ class Decoder:
         names = {name for name in pattern if name is not None}
         if not names:
             return None
-        if not names <= set(self._names) or self._adapter_versions != self._adapters_now():
-            self._read_adapters(names)
+        if not names <= set(self._adapters.names):
+            self._read_adapters(names, changed=False)
         key = (pattern, rows, block)
         if self._last_gates is None or self._last_gates[0] != key:
             factors = [each for layer in self._layers for each in layer.factors]
-            self._last_gates = key, gates(factors, self._names, pattern, rows, block)
+            self._last_gates = key, gates(factors, self._adapters.names, pattern, rows, block)
         return self._last_gates[1]
 
-    def _read_adapters(self, names: set[str]) -> None:
-        """Put adapters beside the frozen weights, with those that are there already as long as they are few."""
-        both = names.union(name for name in self._names if self._rank(name))
-        self._names = tuple(sorted(both if sum(map(self._rank, both)) <= _LARGEST_RANK else names))
-        self._layers = [self._read(layer) for layer in self._model.model.layers]
-        points = (point for layer in self._model.model.layers for point in _points(layer))
-        self._adapter_sources = [factor for point in points for factor in tensors(point, self._names)]
-        self._adapter_versions = self._adapters_now()
+    def _read_adapters(self, names: Iterable[str], *, changed: bool) -> None:
+        """Read the factors of adapters, with those that are there already as long as they are few."""
+        before, wanted = self._adapters, set(names)
+        both = wanted.union(name for name in before.names if self._rank(name))
+        kept = tuple(sorted(both if sum(map(self._rank, both)) <= _KEPT else wanted))
+        sources = tuple(tensors(self._points, kept))
+        changed = changed or before.changed or any(name in self._apart for name in kept)
+        beside = not changed and sum(map(self._rank, kept)) <= _BESIDE
+        state = self._adapters_now(kept)
+        if beside or before.beside:
+            layers = [self._read(layer, kept, beside=beside) for layer in self._model.model.layers]
+        else:  # the frozen weights stay as they are
+            layers = [
+                replace(old, factors=_factors(layer, kept, beside=False))
+                for old, layer in zip(self._layers, self._model.model.layers, strict=True)
+            ]
+        # All at once and last, so that an interruption leaves everything as it was.
+        self._layers, self._adapters = layers, _Adapters(kept, beside, changed, sources, state)
         self._last_gates = None
         self.version += 1
 
     # -- reading weights ---------------------------------------------------------------------------------------------
 
-    def _read(self, layer: Any) -> _Layer:
-        attention, points = layer.self_attn, _points(layer)
-        factors = tuple(Factors.of(point, self._names) for point in points)
+    def _read(self, layer: Any, adapters: tuple[str, ...], *, beside: bool) -> _Layer:
+        attention, points = layer.self_attn, projections(layer)
+        factors = _factors(layer, adapters, beside=beside)
         qkv, out, gate_up, down = (self._pack(p, f) for p, f in zip(points, factors, strict=True))
         normed = isinstance(self._model, Qwen3ForCausalLM)
         return _Layer(
@@ -326,10 +358,10 @@ class Decoder:
         )
 
     def _pack(self, modules: Point, factors: Factors | None) -> Packed:
-        plain = [module.get_base_layer() if isinstance(module, BaseTunerLayer) else module for module in modules]
+        plain = [base_of(module) for module in modules]
         weights = [module.weight.detach() for module in plain]
         biases = [None if module.bias is None else module.bias.detach() for module in plain]
-        if factors is not None:
+        if factors is not None and factors.beside:
             weights.append(factors.down.to(self.dtype))
             biases.append(None if biases[0] is None else biases[0].new_zeros(len(factors.down)))
         return Packed(weights, biases, reorder=self._reorder)
@@ -338,39 +370,28 @@ class Decoder:
         config = getattr(self._model, "peft_config", {}).get(name)
         return 0 if config is None else int(config.r)
 
-    def _now(self) -> int:
-        return sum(parameter._version for parameter in self._sources)
+    def _weights_now(self) -> tuple[object, ...]:
+        live = (base_of(module).weight for point in self._points for module in point)
+        return (*map(trace, self._sources), *map(id, live))
 
-    def _adapters_now(self) -> int:
-        return sum(factor._version for factor in self._adapter_sources)
+    def _adapters_now(self, names: tuple[str, ...]) -> tuple[object, ...]:
+        return (*map(trace, tensors(self._points, names)), *scales(self._points, names))
 
 
-def _mapped(factors: Factors | None, mapped: Tensor, used: Gates | None) -> Tensor:
+def _mapped(factors: Factors | None, mapped: Tensor, x: Tensor, used: Gates | None) -> Tensor:
     """Return the outputs of projections, with the low-rank part where any row uses it."""
     if factors is None:
         return mapped
-    return mapped[:, : -len(factors.down)] if used is None else factors.add(mapped, used)
+    return factors.frozen(mapped) if used is None else factors.add(mapped, x, used)
 
 
-def _add(total: Tensor, factors: Factors | None, mapped: Tensor, used: Gates | None) -> None:
+def _add(total: Tensor, factors: Factors | None, mapped: Tensor, x: Tensor, used: Gates | None) -> None:
     """Add the output of a projection to the residual stream, with the low-rank part where any row uses it."""
     if factors is None or used is None:
-        total.add_(_mapped(factors, mapped, None))
+        total.add_(_mapped(factors, mapped, x, None))
     else:
-        factors.add_to(total, mapped, used)
+        factors.add_to(total, mapped, x, used)
 
 
-def _points(layer: Any) -> list[Point]:
-    """Return the projections of a layer, those that read one input together."""
-    attention, mlp = layer.self_attn, layer.mlp
-    return [
-        [attention.q_proj, attention.k_proj, attention.v_proj],
-        [attention.o_proj],
-        [mlp.gate_proj, mlp.up_proj],
-        [mlp.down_proj],
-    ]
-
-
-def _acts_on(module: BaseTunerLayer, adapter: str) -> bool:
-    """Return whether an adapter has tensors on a module."""
-    return any(adapter in getattr(module, kind, {}) for kind in module.adapter_layer_names)
+def _factors(layer: Any, adapters: tuple[str, ...], *, beside: bool) -> tuple[Factors | None, ...]:
+    return tuple(Factors.of(point, adapters, beside=beside) for point in projections(layer))

@@ -37,10 +37,11 @@ class FixedStep:
         device, capacity = rows.slots.tensors[0].device, rows.slots.tensors[0].shape[2]
         self._used = decoder.gates(pattern, self._size, 1)
         decoder.reach(capacity)
-        self._tokens = torch.zeros((self._size, 1), dtype=torch.long, device=device)
-        self._lengths = torch.zeros(self._size, dtype=torch.long, device=device)
-        self._place = torch.zeros(1, dtype=torch.long, device=device)
-        self._seen = torch.zeros((self._size, capacity), dtype=torch.bool, device=device)
+        with torch.inference_mode(False):  # what is made in inference mode cannot be written outside it
+            self._tokens = torch.zeros((self._size, 1), dtype=torch.long, device=device)
+            self._lengths = torch.zeros(self._size, dtype=torch.long, device=device)
+            self._place = torch.zeros(1, dtype=torch.long, device=device)
+            self._seen = torch.zeros((self._size, capacity), dtype=torch.bool, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
 

@@ -354,7 +354,7 @@ def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
 def _read_control(trunk: Trunk, adapter: str, folder: Path) -> None:
     """Put a guide's learned control embeddings on its trunk."""
     table = load_file(folder / CONTROL_FILE)["control.weight"]
-    trunk.add_control(adapter, len(table), seed=0).weight.data.copy_(table)
+    trunk.add_control(adapter, len(table), seed=0).weight.detach().copy_(table)
 
 
 def _stamp(folder: Path) -> str:

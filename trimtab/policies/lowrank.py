@@ -5,8 +5,8 @@ For the P projections that read one input (queries, keys and values; gate and up
     [y, z] = x [W, A]'        y_p += (z_p * gates) B_p'        A: (P R, in), gates: (rows, R), B_p: (out_p, R)
 
 R is the sum of the adapters' ranks, and a row's gates are 1 where its adapter owns a column and 0 elsewhere, so a row
-without adapter gets exactly 0 added. A goes through the same matmul as the frozen weight; B is multiplied in float32,
-because small float32 products are faster on CPUs than bfloat16 ones.
+without adapter gets exactly 0 added. A goes through the same matmul as the frozen weight, unless it changes often; B is
+multiplied in float32, because small float32 products are faster on CPUs than bfloat16 ones.
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ class Factors:
         up: B in chunks of equal width, shape (C, R, width).
         projection: which projection each chunk belongs to, shape (C,).
         owners: which adapter owns each of the P * R columns.
+        beside: whether A is multiplied together with the frozen weight, or apart.
     """
 
     down: Tensor
     up: Tensor
     projection: Tensor
     owners: tuple[int, ...]
+    beside: bool
 
     @staticmethod
-    def of(point: Point, adapters: Sequence[str]) -> Factors | None:
+    def of(point: Point, adapters: Sequence[str], *, beside: bool) -> Factors | None:
         """Stack the factors of some adapters at a point; None where none of them acts."""
         ranks = [max(_rank(module, name) for module in point) for name in adapters]
         if not sum(ranks):
@@ -64,16 +66,20 @@ class Factors:
             ups += torch.split(up, width, dim=1)
             projection += [place] * (up.shape[1] // width)
         owners = tuple(number for number, rank in enumerate(ranks) for _ in range(rank)) * len(point)
-        return Factors(downs.flatten(0, 1), torch.stack(ups), torch.tensor(projection, device=device), owners)
+        return Factors(downs.flatten(0, 1), torch.stack(ups), torch.tensor(projection, device=device), owners, beside)
 
-    def split(self, mapped: Tensor, gates: Gates) -> tuple[Tensor, Tensor]:
-        """Separate what the frozen weights gave, (M, out), from the gated low-rank part, (M, P * R), float32."""
-        size = self.down.shape[0]
-        return mapped[:, :-size], mapped[:, -size:] * gates[self.owners]
+    def frozen(self, mapped: Tensor) -> Tensor:
+        """Return what the frozen weights gave, (M, out)."""
+        return mapped[:, : -len(self.down)] if self.beside else mapped
 
-    def add(self, mapped: Tensor, gates: Gates) -> Tensor:
+    def split(self, mapped: Tensor, x: Tensor, gates: Gates) -> tuple[Tensor, Tensor]:
+        """Return what the frozen weights gave, (M, out), and the gated low-rank part, (M, P * R), float32."""
+        low = mapped[:, -len(self.down) :] if self.beside else torch.mm(x.float(), self.down.t())
+        return self.frozen(mapped), low * gates[self.owners]
+
+    def add(self, mapped: Tensor, x: Tensor, gates: Gates) -> Tensor:
         """Add the low-rank part to the outputs of the projections, (M, out), in place."""
-        y, low = self.split(mapped, gates)
+        y, low = self.split(mapped, x, gates)
         chunks, ranks, width = self.up.shape
         lows = low.view(len(low), -1, ranks).transpose(0, 1)
         if chunks != len(lows):
@@ -81,9 +87,9 @@ class Factors:
         y.view(len(y), chunks, width).transpose(0, 1).add_(torch.bmm(lows, self.up))
         return y
 
-    def add_to(self, total: Tensor, mapped: Tensor, gates: Gates) -> None:
+    def add_to(self, total: Tensor, mapped: Tensor, x: Tensor, gates: Gates) -> None:
         """Add the output of a single projection, low-rank part included, to a float32 total, (M, out)."""
-        y, low = self.split(mapped, gates)
+        y, low = self.split(mapped, x, gates)
         total.add_(y).addmm_(low, self.up[0])
 
 
@@ -115,16 +121,28 @@ def fusable(module: Any, adapter: str) -> bool:
     return plain and not module.fan_in_fan_out and not module.merged
 
 
-def tensors(point: Point, adapters: Sequence[str]) -> list[Tensor]:
+def tensors(points: Sequence[Point], adapters: Sequence[str]) -> list[Tensor]:
     """Return the factors themselves, to see whether they have been changed."""
     return [
         factor[name].weight
+        for point in points
         for module in point
         if isinstance(module, LoraLinear)
         for factor in (module.lora_A, module.lora_B)
         for name in adapters
         if name in factor
     ]
+
+
+def trace(tensor: Tensor) -> tuple[object, ...]:
+    """Return what changes when a tensor is replaced, moved, or changed in place."""
+    return id(tensor), tensor.data_ptr(), tensor.dtype, 0 if tensor.is_inference() else tensor._version
+
+
+def scales(points: Sequence[Point], adapters: Sequence[str]) -> list[float]:
+    """Return the scales of the adapters on every module."""
+    modules = (module for point in points for module in point if isinstance(module, LoraLinear))
+    return [float(module.scaling[name]) for module in modules for name in adapters if name in module.scaling]
 
 
 def _rank(module: Any, name: str) -> int:

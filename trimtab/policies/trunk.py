@@ -24,6 +24,7 @@ from trimtab.errors import ModelError, StateError
 from trimtab.policies.base import Prompt
 from trimtab.policies.cache import Rows
 from trimtab.policies.decoder import Decoder
+from trimtab.policies.family import knows
 from trimtab.policies.forward import Forward, with_controls
 from trimtab.policies.graph import Graphs
 from trimtab.policies.vocabulary import Vocabulary
@@ -118,9 +119,11 @@ class Trunk:
         self._lock = threading.RLock()
         self._embeddings = model.get_input_embeddings()
         self._forward = Forward(model, cached=cached)
-        self._leanable = self._forward.keeps_cache and Decoder.knows(model)
+        self._leanable = self._forward.keeps_cache and knows(model)
         self._decoder: Decoder | None = None
         self._graphs = Graphs()
+        self._weights = tuple(self.model.parameters())
+        self._apart: set[str] = set()
 
     @property
     def keeps_cache(self) -> bool:
@@ -167,6 +170,8 @@ class Trunk:
                 expected="a LoRA adapter trained on this model",
                 hint="load the base the adapter was trained on; its adapter_config.json names it",
             ) from error
+        if weights is None:
+            self._apart.add(name)
         self._decoder = None  # an adapter of this name may have been there before
         self._peft.requires_grad_(False).eval()
         self._active = _UNKNOWN  # peft has switched modules on its own
@@ -243,6 +248,13 @@ class Trunk:
 
     def _group(self, leaves: Sequence[LM]) -> list[tuple[tuple[int, ...], Decoder | None]]:
         """Return which leaves share a stack: all that the lean pass takes, and of the others those of one adapter."""
+        for leaf in leaves:
+            if leaf.adapter is not None and not self.has_adapter(leaf.adapter):
+                raise ModelError(
+                    given=f"the adapter {leaf.adapter!r} of {leaf.name}, which is not on {self.source}",
+                    expected="the name of an adapter that has been added",
+                    hint="use LM.with_adapter(folder)",
+                )
         lean = None if self._wants_gradients() else self._lean()
         groups: dict[tuple[str | None, bool], list[int]] = {}
         for place, leaf in enumerate(leaves):
@@ -251,11 +263,12 @@ class Trunk:
         return [(tuple(places), lean if fused else None) for (_, fused), places in groups.items()]
 
     def _lean(self) -> Decoder | None:
-        """Return the lean pass, made when first needed and again when the weights have been changed."""
-        if not self._leanable:
+        """Return the lean pass, made when first needed; weights that are trained are not for it."""
+        if not self._leanable or any(each.requires_grad or each.grad is not None for each in self._weights):
             return None
         if self._decoder is None or self._decoder.stale():
-            self._decoder = Decoder(self.model)
+            self._decoder = Decoder(self.model, self._apart)
+        self._decoder.renew()
         return self._decoder
 
     def _wants_gradients(self) -> bool:
@@ -293,7 +306,7 @@ class Trunk:
         if not stack.lean:
             self._activate(leaves[0].adapter)
             return self._forward.block(rows, tokens, self._control(leaves[0]))
-        lean = None if self._wants_gradients() else self._lean()
+        lean = None if self._wants_gradients() else self._decoder
         if lean is None:
             raise StateError(
                 given="a state that was made without gradients, stepped with them",

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from trimtab.errors import PromptError, VocabularyError
@@ -105,10 +106,7 @@ class Vocabulary:
 
     def texts(self) -> list[str]:
         """Return the text of every token on its own, special tokens included."""
-        if self.tokenizer is None:
-            return list(self.pieces)
-        texts: list[str] = self.tokenizer.batch_decode([[i] for i in range(self.size)])
-        return texts
+        return _texts(self)
 
     def describe(self) -> str:
         """Say size and identity in a few words, for messages."""
@@ -135,6 +133,15 @@ def common_vocabulary(first: Vocabulary, second: Vocabulary) -> Vocabulary:
             hint="pick guides of the base's own model family; equal size alone does not make tokens equal",
         )
     return first if first.size <= second.size else second
+
+
+@lru_cache(maxsize=8)
+def _texts(vocabulary: Vocabulary) -> list[str]:
+    """Decode every token; takes some tenths of a second for real tokenizers, hence once."""
+    if vocabulary.tokenizer is None:
+        return list(vocabulary.pieces)
+    texts: list[str] = vocabulary.tokenizer.batch_decode([[i] for i in range(vocabulary.size)])
+    return texts
 
 
 def _fingerprint(table: dict[str, int]) -> str:

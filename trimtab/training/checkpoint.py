@@ -102,7 +102,7 @@ def load_checkpoint(
             hint="resume with the configuration the run was started with",
         )
     for name, parameter in parameters.items():
-        parameter.data.copy_(tensors[f"parameter/{name}"])
+        parameter.detach().copy_(tensors[f"parameter/{name}"])
         prefix = f"optimiser/{name}/"
         kept: dict[str, Tensor] = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
         if kept:
