@@ -359,3 +359,45 @@ def test_a_broken_reference_is_not_passed_over_in_silence():
     policy = (table_with(math.nan) / table_with(math.nan)) * SOUND
     (row,) = alone(policy, Request((2,)), Settings(max_new_tokens=1, seed=0))
     assert row.finish == "error" or all(map(math.isnan, row.kl))
+
+
+def test_an_exception_in_a_forward_takes_the_running_rows_and_leaves_the_waiting_ones():
+    lm = tiny_lm()
+    settings = Settings(max_new_tokens=5, min_new_tokens=5, seed=0)
+    pool = Pool(lm, bounds=Bounds(rows=1))
+    for prompt in ((1, 2), (3, 4)):
+        pool.submit(Request(prompt), settings)
+    pool.step()
+    step, lm.trunk.step = lm.trunk.step, lambda state, tokens: (_ for _ in ()).throw(MemoryError("no room"))
+    with pytest.raises(MemoryError):
+        pool.step()
+    lm.trunk.step = step
+    rows = []
+    while pool.busy:
+        rows += pool.step()
+    (alone,) = decode(tiny_lm(), [Request((3, 4))], settings)
+    assert [row.tokens for row in rows] == [alone.tokens] and rows[0].place == 1
+
+
+def test_rows_whose_prefill_fails_wait_for_another_try():
+    lm = tiny_lm()
+    pool = Pool(lm)
+    pool.submit(Request((1, 2), n=2), Settings(max_new_tokens=3, min_new_tokens=3, seed=0))
+    init, lm.trunk.init = lm.trunk.init, lambda leaves, prompts: (_ for _ in ()).throw(MemoryError("no room"))
+    with pytest.raises(MemoryError):
+        pool.step()
+    lm.trunk.init = init
+    rows = []
+    while pool.busy:
+        rows += pool.step()
+    assert sorted(row.place for row in rows) == [0, 1]
+
+
+def test_tickets_that_were_never_given_out_cancel_nothing():
+    pool = Pool(tiny_lm())
+    pool.cancel(0)
+    pool.submit(Request((1,)), Settings(max_new_tokens=2, min_new_tokens=2))
+    rows = []
+    while pool.busy:
+        rows += pool.step()
+    assert [row.finish for row in rows] == ["length"]

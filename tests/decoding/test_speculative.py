@@ -13,8 +13,9 @@ from trimtab.decoding.pace import Pace
 from trimtab.decoding.pool import Pool, decode
 from trimtab.decoding.request import Bounds, Request, Settings
 from trimtab.decoding.sampling import Sampling
-from trimtab.errors import ConfigError, VocabularyError
+from trimtab.errors import ConfigError, PolicyError, VocabularyError
 from trimtab.policies.knob import Knob
+from trimtab.policies.lm import LM
 from trimtab.policies.toy import Table
 from trimtab.testing import tiny_lm
 
@@ -219,3 +220,62 @@ def test_the_pace_follows_what_is_measured():
     for _ in range(40):
         bad.saw_plain(1.0)
     assert bad.best()[0] > 0  # tried again after a pause
+
+
+def test_a_drafter_never_makes_the_impossible_possible():
+    """Only the end is possible, and it is too early for it: an error with and without drafts."""
+    over = Table.of({"": {"x": 0.0, "<end>": 1.0}}, end="<end>")
+    fine = Table.of({"": {"x": 0.5, "<end>": 0.5}}, end="<end>")
+    for draft in (None, fine, "lookup"):
+        for temperature in (0.0, 1.0):
+            settings = Settings(sampling=Sampling(temperature=temperature), min_new_tokens=4, max_new_tokens=6)
+            with pytest.raises(PolicyError, match="min_new_tokens"):
+                decode(over, [Request((0,))], settings, draft=draft, draft_tokens=3)
+
+
+def test_drafters_may_be_padded_differently():
+    narrow, wide = tiny_lm(), tiny_lm(seed=1)
+    narrow = LM.of(narrow.trunk.model, replace(narrow.vocabulary, size=12))
+    for policy, draft in ((narrow * wide, wide), (narrow * wide, "auto"), (narrow, wide), (wide, narrow)):
+        requests = [Request((1, 2, 3)), Request((4,))]
+        plain, drafted = (decode(policy, requests, GREEDY, draft=d, draft_tokens=2) for d in (None, draft))
+        assert [row.tokens for row in plain] == [row.tokens for row in drafted]
+
+
+def test_a_drafter_may_have_a_knob_of_its_own():
+    draft = BASE * GUIDE ** Knob("speed", 0.5)
+    (answer,) = BASE.generate("t1", max_new_tokens=6, temperature=0, draft=draft, draft_tokens=2, knobs={"speed": 1.0})
+    assert answer.token_ids == BASE.generate("t1", max_new_tokens=6, temperature=0)[0].token_ids
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 13, 1.5, "3"])
+def test_numbers_of_drafts_that_make_no_sense(tokens):
+    with pytest.raises(ConfigError, match="draft_tokens"):
+        BASE.generate("t1", draft=GUIDE, draft_tokens=tokens)
+
+
+def test_no_drafts_where_a_row_needs_one_token():
+    lm, drafter = tiny_lm(), tiny_lm(seed=1)
+    steps, step = [], drafter.trunk.step
+
+    def counted(state, tokens):
+        steps.append(tokens.shape)
+        return step(state, tokens)
+
+    drafter.trunk.step = counted
+    decode(lm, [Request((1, 2))], Settings(max_new_tokens=2, min_new_tokens=2), draft=drafter, draft_tokens=8)
+    assert len(steps) <= 2
+
+
+def test_one_slow_step_does_not_make_a_bad_drafter_look_good():
+    pace = Pace()
+    pace.saw_plain(30.0)  # a first step that waited for something
+    forwards = 0
+    for _ in range(300):
+        k, _ = pace.best()
+        forwards += k
+        if k:
+            pace.saw_cycle(k, 1.0 + 0.3 * k, 0, 1)
+        else:
+            pace.saw_plain(1.0)
+    assert pace.plain == 1.0 and forwards < 200

@@ -47,7 +47,7 @@ class Pace:
 
     @property
     def plain(self) -> float:
-        """What a plain step takes: the fastest of the last three, since one may have waited for something; 0 if unknown."""
+        """What a plain step takes: the fastest of the last three, since one may have waited; 0 if unknown."""
         return min(self._plain, default=0.0)
 
     def saw_plain(self, seconds: float) -> None:
