@@ -39,8 +39,7 @@ class Slots:
         rows, width = tensors[0].shape[0], tensors[0].shape[2]
         storage = []
         for tensor in tensors:
-            # Zeros, because a masked slot has no weight but 0 times NaN is NaN.
-            larger = tensor.new_zeros((max(lanes, rows), tensor.shape[1], width + room, tensor.shape[3]))
+            larger = tensor.new_empty((max(lanes, rows), tensor.shape[1], width + room, tensor.shape[3]))
             larger[:rows, :, :width] = tensor
             storage.append(larger)
         return Slots(storage, rows, width)
@@ -112,7 +111,9 @@ class Rows:
             # Lanes that become free are kept for newcomers, as many as there are rows left.
             lanes = min(self.slots.tensors[0].shape[0], 2 * len(index))
             there = index.to(self.slots.tensors[0].device)
-            slots = Slots.holding([view[there] for view in self._views()], lanes=lanes, room=_room(self.width))
+            # One row that is forked is written once; others are gathered first.
+            views = (view.expand(len(index), -1, -1, -1) if len(self) == 1 else view[there] for view in self._views())
+            slots = Slots.holding(list(views), lanes=lanes, room=_room(self.width))
             slots.poisoned = self.slots.poisoned
         picked = replace(self, lengths=self.lengths[index], mask=mask, slots=slots, tokens=tokens)
         return picked._compact() if picked._sparse() else picked

@@ -34,6 +34,9 @@ class FixedStep:
             (keys[: self._size], values[: self._size])
             for keys, values in zip(rows.slots.tensors[::2], rows.slots.tensors[1::2], strict=True)
         ]
+        for tensor in (tensor for layer in self._layers for tensor in layer):
+            # Every slot is looked at. One that is masked has no weight, but 0 times NaN is NaN.
+            tensor[:, :, rows.width :] = 0
         device, capacity = rows.slots.tensors[0].device, rows.slots.tensors[0].shape[2]
         self._used = decoder.gates(pattern, self._size, 1)
         decoder.reach(capacity)
