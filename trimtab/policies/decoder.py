@@ -108,7 +108,7 @@ class Decoder:
         self._reorder = can_reorder(self._embeddings, total)
         self._final_norm = model.model.norm.weight.detach()
         self._adapters = _Adapters((), beside=True, changed=False)
-        self._layers = [self._read(layer, (), beside=True) for layer in model.model.layers]
+        self._layers: list[_Layer] = []  # read when it is known which adapters go with them
         self._head = self._pack([model.get_output_embeddings()], None)
         self._frequencies = model.model.rotary_emb.inv_freq.detach().float()
         self._rotation_scale: float = model.model.rotary_emb.attention_scaling
@@ -150,7 +150,7 @@ class Decoder:
         """Return rows without slots, into which prompts of these lengths will be fed as one block of this width."""
         shape = (len(lengths), self._key_heads, 0, self._head_size)
         empty = torch.empty(shape, dtype=self.dtype, device=self._embeddings.device)
-        storage = Slots.holding([empty] * (2 * len(self._layers)), lanes=len(lengths), room=width + 64)
+        storage = Slots.holding([empty] * (2 * len(self._model.model.layers)), lanes=len(lengths), room=width + 64)
         nothing = Rows(torch.zeros_like(lengths), 0, None, storage, None, holes=True)
         return replace(nothing.grown(width), lengths=lengths, mask=mask)
 
@@ -308,6 +308,7 @@ class Decoder:
         """Return which low-rank columns each fed token uses, or None where no row has an adapter."""
         names = {name for name in pattern if name is not None}
         if not names:
+            self._layers = self._layers or [self._read(layer, (), beside=True) for layer in self._model.model.layers]
             return None
         if not names <= set(self._adapters.names):
             self._read_adapters(names, changed=False)
