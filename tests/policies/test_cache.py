@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.policies.cache import Rows, Slots
+from trimtab.policies import shared
+from trimtab.policies.cache import Rows
+from trimtab.policies.slots import Slots
 from trimtab.testing import tiny_lm
 
 HEADS, SIZE = 2, 3
@@ -33,15 +35,15 @@ def as_keys(numbers):
     return numbers[:, None, :, None].expand(-1, HEADS, -1, SIZE).clone()
 
 
-def rows_of(lists, *, holes=True, keyed=True, filler=-7.0, lanes=1, room=2):
+def rows_of(lists, *, lean=True, keyed=True, filler=-7.0, lanes=1, room=2):
     """Build rows whose keys are the numbers, whose values are the negated numbers; padding holds junk."""
     lengths = torch.tensor([len(row) for row in lists])
     width = int(lengths.max())
     mask = None if bool((lengths == width).all()) else torch.arange(width) >= (width - lengths)[:, None]
     if not keyed:
-        return Rows(lengths, width, mask, None, padded(lists, 0).long(), holes)
+        return Rows(lengths, width, mask, None, padded(lists, 0).long(), lean)
     keys = as_keys(padded(lists, filler))
-    return Rows(lengths, width, mask, Slots.holding([keys, -keys], lanes=lanes, room=room), None, holes)
+    return Rows(lengths, width, mask, Slots.holding([keys, -keys], lanes=lanes, room=room), None, lean)
 
 
 def extended(rows, block):
@@ -61,13 +63,16 @@ def extended(rows, block):
 
 def read(rows):
     """Return the numbers that each row holds, in order."""
-    mask = torch.ones((len(rows), rows.width), dtype=torch.bool) if rows.mask is None else rows.mask
-    assert mask.shape == (len(rows), rows.width) and mask.sum(1).tolist() == rows.lengths.tolist()
+    mask = torch.ones((len(rows), rows.extent), dtype=torch.bool) if rows.seen is None else rows.seen
+    assert mask.shape == (len(rows), rows.extent) and mask.sum(1).tolist() == rows.lengths.tolist()
     if rows.slots is None:
         assert rows.tokens.shape == mask.shape and not rows.tokens[~mask].any()
         return [row[kept].tolist() for row, kept in zip(rows.tokens, mask, strict=True)]
     ((keys, values),) = rows.layers
     assert keys.shape == (len(rows), HEADS, rows.width, SIZE)
+    if rows.shared is not None:
+        common = rows.shared.copies()
+        keys, values = torch.cat([common[0], keys], 2), torch.cat([common[1], values], 2)
     found = []
     for key, value, kept in zip(keys, values, mask, strict=True):
         numbers = key[0, kept, 0]
@@ -104,14 +109,23 @@ def operate(name, random, known, numbers):
     return rows.select(torch.tensor(index)), [lists[i] for i in index]
 
 
-@pytest.mark.parametrize(("holes", "keyed"), [(True, True), (False, True), (False, False)])
+@pytest.fixture(params=[1, 10**6], ids=["shared", "copied"])
+def worth(request):
+    """Share slots wherever any would be saved, or never."""
+    before, shared._WORTH = shared._WORTH, request.param
+    yield request.param
+    shared._WORTH = before
+
+
+@pytest.mark.usefixtures("worth")
+@pytest.mark.parametrize(("lean", "keyed"), [(True, True), (False, True), (False, False)])
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3), operations=OPERATIONS)
-def test_any_operations_on_any_rows_leave_all_rows_right(holes, keyed, lengths, operations):
+def test_any_operations_on_any_rows_leave_all_rows_right(lean, keyed, lengths, operations):
     """Every rows value made on the way is read again after every later operation."""
     numbers = Numbers()
     lists = [numbers.take(length) for length in lengths]
-    known = [(rows_of(lists, holes=holes, keyed=keyed), lists)]
+    known = [(rows_of(lists, lean=lean, keyed=keyed), lists)]
     for name, random in operations:
         known.append(operate(name, random, known, numbers))
         for rows, expected in known:
@@ -181,7 +195,7 @@ def test_a_hole_may_stay_in_the_middle_and_goes_when_there_are_many():
 
 
 def test_rows_of_models_that_only_know_padding_never_have_holes():
-    rows = extended(rows_of([[1, 2], [3, 4]], holes=False), [[5, 6], [7, 8]])
+    rows = extended(rows_of([[1, 2], [3, 4]], lean=False), [[5, 6], [7, 8]])
     back = rows.rollback(torch.tensor([2, 1]))
     assert back.mask.tolist() == [[False, True, True], [True, True, True]]
     assert rows.rollback(torch.tensor([1, 1])).mask is None
@@ -232,6 +246,7 @@ def test_an_old_state_is_stepped_again_after_its_successors(cached):
         assert close(stepped(lm, old, [[9], [2]])[0], fresh(lm, [[1, 2, 3, 9], [4, 2]]))
 
 
+@pytest.mark.usefixtures("worth")
 @pytest.mark.parametrize("cached", [True, False])
 def test_states_made_from_a_state_leave_it_and_each_other_alone(cached):
     lm = tiny_lm(cached=cached)
@@ -252,6 +267,7 @@ def test_states_made_from_a_state_leave_it_and_each_other_alone(cached):
             assert close(stepped(lm, made_state, tokens)[0], expected)
 
 
+@pytest.mark.usefixtures("worth")
 def test_holes_in_the_middle_are_not_seen_and_do_not_count_as_positions():
     lm = tiny_lm()
     with torch.no_grad():
@@ -264,6 +280,37 @@ def test_holes_in_the_middle_are_not_seen_and_do_not_count_as_positions():
         kept = [row + more[: 3 - drop] for row, more, drop in zip(kept, [[5, 6, 7], [8, 9, 10]], drops, strict=True)]
         expected = fresh(lm, [[*row, 11, 1] for row in kept])
         assert close(stepped(lm, state, [[11, 1], [11, 1]])[0], expected)
+
+
+@pytest.mark.usefixtures("worth")
+@pytest.mark.parametrize("prompts", [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3], [4]]], ids=["even", "ragged"])
+@settings(max_examples=25, deadline=None)
+@given(operations=OPERATIONS)
+def test_any_operations_on_a_model_give_what_one_row_alone_gives(prompts, operations):
+    lm, numbers = tiny_lm(), Numbers()
+    with torch.no_grad():
+        _, start = lm.init(prompts)
+    known = [(start, prompts)]
+    for name, random in operations[:10]:
+        state, lists = random.choice(known)
+        if name == "extend":
+            block = [[token % 13 for token in numbers.take(random.choice([1, 3]))]] * len(lists)
+            if len(block[0]) + max(map(len, lists)) > 40:
+                continue
+            found, state = stepped(lm, state, block)
+            lists = [row + more for row, more in zip(lists, block, strict=True)]
+            assert close(found, fresh(lm, lists))
+        elif name == "join":
+            other, others = random.choice(known)
+            state, lists = state.join(other), lists + others
+        elif name == "rollback":
+            kept = [random.randint(1, len(row)) for row in lists]
+            state, lists = state.rollback(kept), [row[:size] for row, size in zip(lists, kept, strict=True)]
+        else:
+            index = [random.randrange(len(lists)) for _ in range(5)] if name == "select" else [0, 0, 0, -1 % len(lists)]
+            state, lists = state.select(index), [lists[i] for i in index]
+        if len(lists) <= 8:
+            known.append((state, lists))
 
 
 def test_a_state_made_in_inference_mode_goes_on_outside_it():

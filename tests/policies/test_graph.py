@@ -8,6 +8,7 @@ from peft import LoraConfig
 
 from trimtab.decoding.pool import decode
 from trimtab.decoding.request import Request, Settings
+from trimtab.policies import shared
 from trimtab.policies.family import knows
 from trimtab.policies.graph import FixedStep, Graphs
 from trimtab.policies.lm import LM
@@ -27,12 +28,18 @@ def adapted():
     return lm
 
 
+@pytest.mark.parametrize("forked", [True, False])
 @pytest.mark.parametrize("ragged", [True, False])
-def test_fixed_shapes_give_what_growing_ones_give(ragged):
+def test_fixed_shapes_give_what_growing_ones_give(ragged, forked, monkeypatch):
+    monkeypatch.setattr(shared, "_WORTH", 1)
     lm = adapted()
     leaves = [lm, replace(lm, adapter="a")]
     with torch.no_grad():
         _, state = lm.trunk.init(leaves, PROMPTS if ragged else [prompt[:1] for prompt in PROMPTS])
+        if forked:
+            state = state.select(torch.tensor([0, 0, 2, 2]))
+            assert state.stacks[0].rows.shared is not None
+            state = state.select(torch.tensor([0, 2, 3]))
         for token in range(6):
             tokens = torch.tensor([[token], [token + 1], [token + 2]])
             grown = state.stacks[0].rows.grown(1)

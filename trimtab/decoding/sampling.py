@@ -7,6 +7,7 @@ change; the repetition penalty therefore always multiplies (``transformers`` div
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -261,7 +262,9 @@ def uniforms(seed: int, prompt: Sequence[int], occurrence: int, answer: int, cou
     Returns:
         Numbers in [0, 1), shape (count, 3), float64: to draw a token, to test a draft, to draw again where it failed.
     """
-    key = np.random.SeedSequence([seed & (2**64 - 1), occurrence, answer, *prompt])
+    # numpy mixes every word of a seed in turn, which would take milliseconds a row for long prompts.
+    digest = hashlib.blake2b(np.asarray(prompt, dtype="<i8").tobytes(), digest_size=16).digest()
+    key = np.random.SeedSequence([seed & (2**64 - 1), occurrence, answer, int.from_bytes(digest, "little")])
     streams = [np.random.Generator(np.random.Philox(each)).random(count) for each in (key, *key.spawn(2))]
     return torch.from_numpy(np.stack(streams, axis=1))
 

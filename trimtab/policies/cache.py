@@ -1,9 +1,7 @@
 """Key-value caches as values: rows can be picked, shortened, extended and appended, and a state once made stays valid.
 
 Rows are aligned to the right. A slot that holds no token of its row (left of a short prompt, or where a token has been
-rolled back) is masked. Appending does not copy: the storage has room to grow, and whoever holds the newest rows of a
-storage writes behind them; whoever holds older ones gets a storage of its own. Nothing that is visible to any rows is
-ever overwritten.
+rolled back) is masked. Appending does not copy, see ``slots.py``; nor does forking a long prompt, see ``shared.py``.
 """
 
 from __future__ import annotations
@@ -15,55 +13,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trimtab.policies.shared import Shared
+from trimtab.policies.slots import Slots, room
+
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each (N, H, W, D)."""
 
-
-class Slots:
-    """Storage for the keys and values of a stack of rows.
-
-    Args:
-        tensors: keys and values in turn, each (lanes, H, capacity, D).
-        rows: lanes that have been written.
-        width: slots that have been written.
-    """
-
-    def __init__(self, tensors: list[Tensor], rows: int, width: int) -> None:
-        self.tensors, self.rows, self.width = tensors, rows, width
-        self.poisoned: Tensor | None = None
-        """Whether a NaN may have been written, a tensor that nobody has waited for; None for certainly not."""
-
-    @staticmethod
-    def holding(tensors: Sequence[Tensor], *, lanes: int, room: int) -> Slots:
-        """Copy tensors of shape (N, H, W, D) into a storage with some lanes and this much room to grow."""
-        rows, width = tensors[0].shape[0], tensors[0].shape[2]
-        storage = []
-        for tensor in tensors:
-            larger = tensor.new_empty((max(lanes, rows), tensor.shape[1], width + room, tensor.shape[3]))
-            larger[:rows, :, :width] = tensor
-            storage.append(larger)
-        return Slots(storage, rows, width)
-
-    def may_grow(self, rows: int, width: int, to_rows: int, to_width: int) -> bool:
-        """Return whether rows that end here are the newest ones, and there is room behind them."""
-        tensor = self.tensors[0]
-        newest = (self.rows, self.width) == (rows, width)
-        fits = to_rows <= tensor.shape[0] and to_width <= tensor.shape[2]
-        # Storage made in inference mode cannot be written outside it.
-        return newest and fits and (torch.is_inference_mode_enabled() or not tensor.is_inference())
+_SPARE = 16
+"""Masked slots that are never worth a copy."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """N rows of tokens, W slots wide.
+    """N rows of tokens, of which the last W slots are their own.
 
     Args:
         lengths: tokens of each row, shape (N,), on the CPU.
         width: W.
-        mask: which slots hold a token, shape (N, W); None when all do.
+        mask: which of them hold a token, shape (N, W); None when all do.
         slots: keys and values; None for models whose state is not a key-value cache.
         tokens: token ids, shape (N, W), 0 in masked slots; only kept where there are no slots.
-        holes: whether masked slots may lie between tokens: the lean pass masks any slot, others only padding.
+        lean: whether the lean pass reads them. It can mask slots between tokens and read shared ones; others cannot.
+        shared: slots before these that rows have in common.
     """
 
     lengths: Tensor
@@ -71,84 +42,131 @@ class Rows:
     mask: Tensor | None
     slots: Slots | None
     tokens: Tensor | None
-    holes: bool = False
+    lean: bool = False
+    shared: Shared | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def layers(self) -> Layers:
-        """Keys and values of each layer, each (N, H, W, D)."""
-        assert self.slots is not None
-        views = [tensor[: len(self), :, : self.width] for tensor in self.slots.tensors]
+        """Each layer's keys and values in the rows' own slots, each (N, H, W, D)."""
+        views = self._views()
         return list(zip(views[::2], views[1::2], strict=True))
+
+    @property
+    def extent(self) -> int:
+        """Slots of a row, shared ones included."""
+        return self.width if self.shared is None else self.shared.width + self.width
+
+    @property
+    def seen(self) -> Tensor | None:
+        """Which slots hold a token, shared ones included, shape (N, extent); None when all do."""
+        if self.shared is None:
+            return self.mask
+        if self.mask is None and self.shared.mask is None:
+            return None
+        return torch.cat([self.shared.seen(), self._full_mask()], 1)
 
     @staticmethod
     def of_layers(layers: Sequence[tuple[Tensor, Tensor]], like: Rows) -> Rows:
         """Return rows like the given ones over tensors that a model has made."""
         tensors = [tensor for layer in layers for tensor in layer]
-        return replace(like, slots=Slots(tensors, len(like), like.width), tokens=None)
+        return replace(like, slots=Slots(tensors, len(like), like.width, None), tokens=None)
+
+    def longer(self, block: int) -> Rows:
+        """Count ``block`` more tokens in each row; their slots are for the caller to add."""
+        mask = None if self.mask is None else F.pad(self.mask, (0, block), value=True)
+        return replace(self, lengths=self.lengths + block, width=self.width + block, mask=mask)
 
     def grown(self, block: int) -> Rows:
         """Return the rows with ``block`` more slots each, whose keys and values the caller writes."""
-        lengths, width = self.lengths + block, self.width + block
-        mask = None if self.mask is None else F.pad(self.mask, (0, block), value=True)
-        slots = self.slots
-        assert slots is not None
+        slots, width = self._slots, self.width + block
         if not slots.may_grow(len(self), self.width, len(self), width):
-            slots = self._copied(lanes=len(self), room=block + _room(self.width))
+            slots = self._holding(self._views(), lanes=len(self), more=block + room(self.width))
         slots.width = width
-        return replace(self, lengths=lengths, width=width, mask=mask, slots=slots)
+        return replace(self.longer(block), slots=slots)
 
     def select(self, index: Tensor) -> Rows:
         """Keep these rows, in this order."""
         if torch.equal(index, torch.arange(len(self))):
             return self
+        if self.lean and self.shared is None and (fork := self._fork(index)).pays:
+            nothing = [view[:1, :, :0].expand(len(index), -1, -1, -1) for view in self._views()]
+            empty = self._holding(nothing, lanes=len(index), more=room(0))
+            return replace(self, lengths=self.lengths[index], width=0, mask=None, slots=empty, shared=fork)
         mask = None if self.mask is None else self.mask[index.to(self.mask.device)]
         tokens = None if self.tokens is None else self.tokens[index.to(self.tokens.device)]
-        slots = None
-        if self.slots is not None:
-            # Lanes that become free are kept for newcomers, as many as there are rows left.
-            lanes = min(self.slots.tensors[0].shape[0], 2 * len(index))
-            there = index.to(self.slots.tensors[0].device)
-            # One row that is forked is written once; others are gathered first.
-            views = (view.expand(len(index), -1, -1, -1) if len(self) == 1 else view[there] for view in self._views())
-            slots = Slots.holding(list(views), lanes=lanes, room=_room(self.width))
-            slots.poisoned = self.slots.poisoned
-        picked = replace(self, lengths=self.lengths[index], mask=mask, slots=slots, tokens=tokens)
+        slots = None if self.slots is None else self._picked(self.slots, index)
+        shared = None if self.shared is None else self.shared.select(index)
+        picked = replace(
+            self, lengths=self.lengths[index], mask=mask, slots=slots, tokens=tokens, shared=shared
+        )._unshared_unless_it_pays()
         return picked._compact() if picked._sparse() else picked
 
     def rollback(self, dropped: Tensor) -> Rows:
         """Forget the last ``dropped[n]`` tokens of each row: their slots are masked, and dropped when many are."""
         if not bool(dropped.any()):
             return self
-        device = self._device()
+        if self.shared is not None and bool((dropped > self._own).any()):
+            return self._alone().rollback(dropped)
         mask = self._full_mask()
         from_end = mask.flip(1).cumsum(1).flip(1)  # 1 for a row's last token, 2 for the one before it
-        mask = mask & (from_end > dropped.to(device)[:, None])
+        mask = mask & (from_end > dropped.to(mask.device)[:, None])
         shorter = replace(self, lengths=self.lengths - dropped, mask=mask)
         # A masked slot has no weight, but 0 times NaN is NaN: what broke a dropped token must not stay.
-        dense = not self.holes or shorter._sparse() or self._poisoned()
+        dense = not self.lean or shorter._sparse() or self._poisoned()
         return shorter._compact() if dense else shorter
 
     def join(self, other: Rows) -> Rows:
         """Append rows; the narrower side is padded on the left."""
+        shared = None
+        if self.shared is not None and other.shared is not None:
+            shared = self.shared.join(other.shared)
+        if shared is None or not shared.pays:
+            return self._alone()._joined(other._alone(), None)
+        return self._joined(other, shared)
+
+    def _joined(self, other: Rows, shared: Shared | None) -> Rows:
+        """Append rows and their own slots."""
         width = max(self.width, other.width)
         a, b = self._widened(width), other._widened(width)
         lengths = torch.cat([self.lengths, other.lengths])
         mask = None if a.mask is None and b.mask is None else torch.cat([a._full_mask(), b._full_mask()])
+        both = replace(a, lengths=lengths, mask=mask, shared=shared)
         if a.tokens is not None and b.tokens is not None:
-            return replace(a, lengths=lengths, mask=mask, tokens=torch.cat([a.tokens, b.tokens]))
-        assert a.slots is not None
-        if not a.slots.may_grow(len(a), width, len(lengths), width):
-            a = replace(a, slots=a._copied(lanes=len(lengths), room=_room(width)))
-        assert a.slots is not None
-        for mine, theirs in zip(a.slots.tensors, b._views(), strict=True):
+            return replace(both, tokens=torch.cat([a.tokens, b.tokens]))
+        slots = a._slots
+        if not slots.may_grow(len(a), width, len(lengths), width):
+            slots = a._holding(a._views(), lanes=len(lengths), more=room(width))
+        for mine, theirs in zip(slots.tensors, b._views(), strict=True):
             mine[len(a) : len(lengths), :, :width] = theirs
-        a.slots.rows = len(lengths)
-        if b.slots is not None:
-            a.slots.poisoned = _either(a.slots.poisoned, b.slots.poisoned)
-        return replace(a, lengths=lengths, mask=mask)
+        slots.rows = len(lengths)
+        slots.poison(b._slots.poisoned)
+        return replace(both, slots=slots)
+
+    def _fork(self, index: Tensor) -> Shared:
+        """Return all slots as what the picked rows have in common."""
+        everything = Shared(self._views(), self.mask, self.lengths, torch.arange(len(self)))
+        return everything.select(index)
+
+    def _alone(self) -> Rows:
+        """Give every row slots of its own for what it shares."""
+        if self.shared is None:
+            return self
+        tensors = [torch.cat(pair, 2) for pair in zip(self.shared.copies(), self._views(), strict=True)]
+        slots = self._holding(tensors, lanes=len(self), more=room(self.extent))
+        return replace(self, width=self.extent, mask=self.seen, slots=slots, shared=None)
+
+    def _unshared_unless_it_pays(self) -> Rows:
+        return self if self.shared is None or self.shared.pays else self._alone()
+
+    def _picked(self, slots: Slots, index: Tensor) -> Slots:
+        """Copy the slots of some rows. Lanes that become free are kept for newcomers, as many as there are rows."""
+        there = index.to(slots.device)
+        # One row that is forked is written once; others are gathered first.
+        views = [view.expand(len(index), -1, -1, -1) if len(self) == 1 else view[there] for view in self._views()]
+        return self._holding(views, lanes=min(slots.lanes, 2 * len(index)), more=room(self.width))
 
     def _widened(self, width: int) -> Rows:
         """Add masked slots on the left. They hold zeros: a masked slot has no weight, but 0 times NaN is NaN."""
@@ -159,68 +177,55 @@ class Rows:
         if self.slots is None:
             assert self.tokens is not None
             return replace(self, width=width, mask=mask, tokens=F.pad(self.tokens, (extra, 0)))
-        padded = Slots([F.pad(view, (0, 0, extra, 0)) for view in self._views()], len(self), width)
-        padded.poisoned = self.slots.poisoned
-        return replace(self, width=width, mask=mask, slots=padded)
+        tensors = [F.pad(view, (0, 0, extra, 0)) for view in self._views()]
+        return replace(self, width=width, mask=mask, slots=Slots(tensors, len(self), width, self.slots.poisoned))
 
     def _sparse(self) -> bool:
         """Return whether enough slots are masked in every row to be worth a copy."""
-        return self.mask is not None and self.width - int(self.lengths.max()) > max(_SPARE, self.width // 4)
+        return self.mask is not None and self.width - int(self._own.max()) > max(_SPARE, self.width // 4)
 
     def _compact(self) -> Rows:
         """Align to the right again, in as few slots as the longest row needs."""
-        longest = int(self.lengths.max())
-        device = self._device()
-        assert self.mask is not None
-        order = self.mask.to(torch.uint8).argsort(dim=1, stable=True)[:, self.width - longest :]
-        mask = torch.arange(longest, device=device) >= (longest - self.lengths.to(device))[:, None]
-        kept = None if bool((self.lengths == longest).all()) else mask
+        own, mask = self._own, self._full_mask()
+        longest = int(own.max())
+        order = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, self.width - longest :]
+        mask = torch.arange(longest, device=mask.device) >= (longest - own.to(mask.device))[:, None]
+        kept = None if bool((own == longest).all()) else mask
         if self.slots is None:
             assert self.tokens is not None
             return replace(self, width=longest, mask=kept, tokens=self.tokens.gather(1, order) * mask)
-        wide = order[:, None, :, None]
-        hidden = ~mask[:, None, :, None]
+        wide, hidden = order[:, None, :, None], ~mask[:, None, :, None]
         tensors = [
             view.gather(2, wide.expand(-1, view.shape[1], -1, view.shape[3])).masked_fill(hidden, 0)
             for view in self._views()
         ]
-        lanes = min(self.slots.tensors[0].shape[0], 2 * len(self))
-        return replace(self, width=longest, mask=kept, slots=Slots.holding(tensors, lanes=lanes, room=_room(longest)))
+        # What was poisoned is gone.
+        slots = Slots.holding(tensors, lanes=min(self.slots.lanes, 2 * len(self)), room=room(longest))
+        return replace(self, width=longest, mask=kept, slots=slots)
 
-    def _copied(self, *, lanes: int, room: int) -> Slots:
-        """Return a storage of these rows' own."""
+    @property
+    def _own(self) -> Tensor:
+        """Tokens in each row's own slots, (N,)."""
+        return self.lengths if self.shared is None else self.lengths - self.shared.lengths[self.shared.lane]
+
+    @property
+    def _slots(self) -> Slots:
         assert self.slots is not None
-        copied = Slots.holding(self._views(), lanes=lanes, room=room)
-        copied.poisoned = self.slots.poisoned
-        return copied
+        return self.slots
+
+    def _holding(self, tensors: Sequence[Tensor], *, lanes: int, more: int) -> Slots:
+        """Copy tensors made from these rows' slots into a storage of their own."""
+        return Slots.holding(tensors, lanes=lanes, room=more, poisoned=self._slots.poisoned)
 
     def _poisoned(self) -> bool:
         return self.slots is not None and self.slots.poisoned is not None and bool(self.slots.poisoned)
 
     def _views(self) -> list[Tensor]:
-        return [tensor for layer in self.layers for tensor in layer]
-
-    def _device(self) -> torch.device:
-        return self.slots.tensors[0].device if self.slots is not None else self._tokens_device()
-
-    def _tokens_device(self) -> torch.device:
-        assert self.tokens is not None
-        return self.tokens.device
+        return [tensor[: len(self), :, : self.width] for tensor in self._slots.tensors]
 
     def _full_mask(self) -> Tensor:
         if self.mask is not None:
             return self.mask
-        return torch.ones((len(self), self.width), dtype=torch.bool, device=self._device())
-
-
-_SPARE = 16
-"""Masked slots that are never worth a copy."""
-
-
-def _either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return a if b is None else b if a is None else a | b
-
-
-def _room(width: int) -> int:
-    """How many slots a storage gets beyond those in use, so that the copies add up to a constant factor."""
-    return min(max(32, width // 2), 512)
+        there = self.slots or self.tokens
+        assert there is not None
+        return torch.ones((len(self), self.width), dtype=torch.bool, device=there.device)

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel, Qwen3ForCausalLM
 
-from trimtab.policies.cache import Layers, Rows, Slots
+from trimtab.policies.attention import Sight, attend
+from trimtab.policies.cache import Layers, Rows
 from trimtab.policies.family import acts_on, base_of, projections
 from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, scales, tensors, trace
 from trimtab.policies.packed import Packed, can_reorder
-
-_FEW_QUERIES = 64
-"""Blocks of at most this many queries a key head are grouped; longer ones, prompts, use the kernel for prompts."""
+from trimtab.policies.shared import Shared
+from trimtab.policies.slots import Slots
 
 _BESIDE = 128
 """Adapters are multiplied together with the frozen weights up to this sum of ranks."""
@@ -73,19 +73,34 @@ class _Context:
 
     Args:
         rotation: cosines and sines of their positions, each (.., T, 1, D).
-        mask: added to attention scores, (N or 1, 1, T, W); None where every slot is seen, or for causal blocks.
-        causal: whether the block is whole prompts without padding.
-        place: the slots that they take; None for the last ones.
+        sight: what they may attend to.
+        place: which of the rows' own slots they take; None for the last ones.
     """
 
     rotation: tuple[Tensor, Tensor]
-    mask: Tensor | None
-    causal: bool
-    place: Tensor | None
+    sight: Sight
+    place: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FixedContext:
+    """Where one token a row is, in tensors whose shapes never change.
+
+    Args:
+        lengths: tokens before this one, (N,).
+        place: which of the rows' own slots the token takes, (1,).
+        seen: which slots hold a token, this one's included, (N, extent).
+        shared: slots before the rows' own, that they have in common.
+    """
+
+    lengths: Tensor
+    place: Tensor
+    seen: Tensor
+    shared: Shared | None
 
 
 class Decoder:
-    """The lean forward pass of one model; over its weights.
+    """The lean forward pass of one model.
 
     Args:
         model: a model of the family, see :func:`~trimtab.policies.family.knows`.
@@ -114,10 +129,8 @@ class Decoder:
         self._rotation_scale: float = model.model.rotary_emb.attention_scaling
         self._tables = self._rotations(1024)
         self.version = 0
+        """Counts up when tensors that a step reads are replaced by others."""
         self._last_gates: tuple[tuple[tuple[str | None, ...], int, int], Gates] | None = None
-
-    version: int
-    """Counts up when tensors that a step reads are replaced by others."""
 
     def fuses(self, adapter: str | None) -> bool:
         """Return whether an adapter is low rank and acts on nothing but this pass's projections."""
@@ -151,7 +164,7 @@ class Decoder:
         shape = (len(lengths), self._key_heads, 0, self._head_size)
         empty = torch.empty(shape, dtype=self.dtype, device=self._embeddings.device)
         storage = Slots.holding([empty] * (2 * len(self._model.model.layers)), lanes=len(lengths), room=width + 64)
-        nothing = Rows(torch.zeros_like(lengths), 0, None, storage, None, holes=True)
+        nothing = Rows(torch.zeros_like(lengths), 0, None, storage, None, lean=True)
         return replace(nothing.grown(width), lengths=lengths, mask=mask)
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -175,28 +188,25 @@ class Decoder:
         used, context = self.gates(pattern, size, block), self._context(rows, block)
         logits, broken = self._run(embedded, rows.layers, used, context, keep)
         assert rows.slots is not None
-        rows.slots.poisoned = broken if rows.slots.poisoned is None else rows.slots.poisoned | broken
+        rows.slots.poison(broken)
         return logits
 
     @torch.no_grad()
-    def one_token(
-        self, tokens: Tensor, layers: Layers, used: Gates | None, lengths: Tensor, place: Tensor, seen: Tensor
-    ) -> Tensor:
+    def one_token(self, tokens: Tensor, layers: Layers, used: Gates | None, where: FixedContext) -> Tensor:
         """Feed one token to every row in shapes that never change, so that a GPU can replay it as a graph.
 
         Args:
             tokens: token ids, (N, 1).
-            layers: whole slots of the rows, W = their capacity.
+            layers: the rows' own slots, those that are still free included.
             used: of :meth:`gates`.
-            lengths: tokens before this one, (N,).
-            place: the slot that the token takes, (1,).
-            seen: which slots hold a token, this one's included, (N, W).
+            where: the tokens' places.
 
         Returns:
             Logits, (N, 1, columns).
         """
-        cosines, sines = (table[lengths][:, None, None] for table in self._tables)
-        context = _Context((cosines, sines), self._additive(seen)[:, None, None], False, place)
+        cosines, sines = (table[where.lengths][:, None, None] for table in self._tables)
+        mask = self._additive(where.seen)[:, None, None]
+        context = _Context((cosines, sines), Sight(mask, shared=where.shared), where.place)
         return self._run(self.embed(tokens), layers, used, context, 1)[0]
 
     def _run(
@@ -205,11 +215,13 @@ class Decoder:
         """Return logits and whether any token of the block is NaN."""
         size, block, _ = embedded.shape
         x = embedded.reshape(size * block, -1).float()
-        for layer, (keys, values) in zip(self._layers, layers, strict=True):
+        shared = context.sight.shared
+        common = [None] * len(layers) if shared is None else shared.layers
+        for layer, (keys, values), both in zip(self._layers, layers, common, strict=True):
             h = self._norm(x, layer.norm_in)
             mixed = _mapped(layer.factors[0], layer.qkv(h), h, used).view(size, block, -1, self._head_size)
             queries = self._place(layer, mixed, context, keys, values)
-            h = self._attend(queries, keys, values, context).reshape(size * block, -1)
+            h = attend(queries, keys, values, context.sight, both).reshape(size * block, -1)
             _add(x, layer.factors[1], layer.out(h), h, used)
             h = self._norm(x, layer.norm_mid)
             gate, up = _mapped(layer.factors[2], layer.gate_up(h), h, used).chunk(2, dim=-1)
@@ -239,24 +251,6 @@ class Decoder:
             values.index_copy_(2, context.place, new_values)
         return moved[:, :, : self._heads]
 
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, context: _Context) -> Tensor:
-        """Attend to every slot the mask allows; (N, T, H, D) to (N, T, H, D)."""
-        size, block = queries.shape[:2]
-        mask, causal = context.mask, context.causal
-        group = self._heads // self._key_heads
-        if causal or group * block > _FEW_QUERIES:
-            mixed = F.scaled_dot_product_attention(
-                queries.transpose(1, 2), keys, values, attn_mask=mask, is_causal=causal, enable_gqa=group > 1
-            )
-            return mixed.transpose(1, 2)
-        # The heads that share a key head are so many more queries to it, which reads keys and values once.
-        grouped = queries.view(size, block, self._key_heads, group, -1).permute(0, 2, 3, 1, 4)
-        grouped = grouped.reshape(size, self._key_heads, group * block, -1)
-        repeated = None if mask is None else mask if mask.shape[2] == 1 else mask.repeat(1, 1, group, 1)
-        mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=repeated)
-        mixed = mixed.view(size, self._key_heads, group, block, -1).permute(0, 3, 1, 2, 4)
-        return mixed.reshape(size, block, self._heads, -1)
-
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """Divide float32 vectors by their root mean square."""
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(self._eps))
@@ -266,23 +260,23 @@ class Decoder:
 
     def _context(self, rows: Rows, block: int) -> _Context:
         """Return what the last slots of rows are rotated by and may attend to."""
-        device, before = self._embeddings.device, rows.width - block
+        device, width, before = self._embeddings.device, rows.extent, rows.extent - block
         self.reach(int(rows.lengths.max()))
         cosines, sines = self._tables
-        if rows.mask is None:
-            rotation = cosines[before : rows.width].unsqueeze(1), sines[before : rows.width].unsqueeze(1)
+        if (seen := rows.seen) is None:
+            rotation = cosines[before:width].unsqueeze(1), sines[before:width].unsqueeze(1)
             if block == 1 or before == 0:
-                return _Context(rotation, None, block > 1, None)
-            seen = torch.ones((1, 1, rows.width), dtype=torch.bool, device=device)
+                return _Context(rotation, Sight(None, causal=block > 1, shared=rows.shared))
+            seen = torch.ones((1, 1, width), dtype=torch.bool, device=device)
         else:
             ends = rows.lengths.to(device)[:, None] - block
             positions = (ends + torch.arange(block, device=device)).clamp(min=0)
             rotation = cosines[positions].unsqueeze(2), sines[positions].unsqueeze(2)
-            seen = rows.mask[:, None, :]
+            seen = seen[:, None, :]
         if block > 1:
-            order = torch.arange(rows.width, device=device)
+            order = torch.arange(width, device=device)
             seen = seen & (order <= before + torch.arange(block, device=device)[:, None])
-        return _Context(rotation, self._additive(seen).unsqueeze(1), False, None)
+        return _Context(rotation, Sight(self._additive(seen).unsqueeze(1), shared=rows.shared))
 
     def reach(self, length: int) -> None:
         """Make the tables of rotations cover texts of a length, in tokens."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -45,14 +44,11 @@ class Forward:
     def block(self, rows: Rows, tokens: Tensor, control: nn.Embedding | None) -> tuple[Tensor, Rows]:
         """Feed a block, (N, T); returns the logits after each of its tokens, (N, T, columns)."""
         block = tokens.shape[1]
-        mask = None if rows.mask is None else F.pad(rows.mask, (0, block), value=True)
-        lengths, width = rows.lengths + block, rows.width + block
+        grown = rows.longer(block)
         if rows.slots is None:
             assert rows.tokens is not None
-            grown = replace(rows, lengths=lengths, width=width, mask=mask, tokens=torch.cat([rows.tokens, tokens], 1))
-            assert grown.tokens is not None
-            return self._run(grown.tokens, grown, [], control, block)[0], grown
-        grown = replace(rows, lengths=lengths, width=width, mask=mask)
+            prefix = torch.cat([rows.tokens, tokens], 1)
+            return self._run(prefix, grown, [], control, block)[0], replace(grown, tokens=prefix)
         logits, layers = self._run(tokens, grown, rows.layers, control, block)
         assert layers is not None
         return logits, Rows.of_layers(layers, grown)

@@ -11,8 +11,9 @@ import warnings
 import torch
 from torch import Tensor
 
-from trimtab.policies.cache import Layers, Rows, Slots
-from trimtab.policies.decoder import Decoder
+from trimtab.policies.cache import Layers, Rows
+from trimtab.policies.decoder import Decoder, FixedContext
+from trimtab.policies.slots import Slots
 
 _PATIENCE = 4
 """Steps of a kind before it is captured."""
@@ -29,7 +30,7 @@ class FixedStep:
 
     def __init__(self, decoder: Decoder, rows: Rows, pattern: tuple[str | None, ...]) -> None:
         assert rows.slots is not None
-        self._decoder, self._size, self.slots = decoder, len(rows), rows.slots
+        self._decoder, self._size, self.slots, self._shared = decoder, len(rows), rows.slots, rows.shared
         self._layers: Layers = [
             (keys[: self._size], values[: self._size])
             for keys, values in zip(rows.slots.tensors[::2], rows.slots.tensors[1::2], strict=True)
@@ -37,14 +38,15 @@ class FixedStep:
         for tensor in (tensor for layer in self._layers for tensor in layer):
             # Every slot is looked at. One that is masked has no weight, but 0 times NaN is NaN.
             tensor[:, :, rows.width :] = 0
-        device, capacity = rows.slots.tensors[0].device, rows.slots.tensors[0].shape[2]
+        device = rows.slots.device
+        extent = rows.slots.tensors[0].shape[2] + rows.extent - rows.width
         self._used = decoder.gates(pattern, self._size, 1)
-        decoder.reach(capacity)
+        decoder.reach(extent)
         with torch.inference_mode(False):  # what is made in inference mode cannot be written outside it
             self._tokens = torch.zeros((self._size, 1), dtype=torch.long, device=device)
             self._lengths = torch.zeros(self._size, dtype=torch.long, device=device)
             self._place = torch.zeros(1, dtype=torch.long, device=device)
-            self._seen = torch.zeros((self._size, capacity), dtype=torch.bool, device=device)
+            self._seen = torch.zeros((self._size, extent), dtype=torch.bool, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
 
@@ -56,8 +58,7 @@ class FixedStep:
         else:
             self._graph.replay()
             logits = self._logits.clone()
-        broken = logits.isnan().any()
-        self.slots.poisoned = broken if self.slots.poisoned is None else self.slots.poisoned | broken
+        self.slots.poison(logits.isnan().any())
         return logits
 
     def capture(self) -> None:
@@ -77,10 +78,12 @@ class FixedStep:
         self._lengths.copy_(rows.lengths - 1, non_blocking=True)
         self._place.fill_(rows.width - 1)
         self._seen.zero_()
-        self._seen[:, : rows.width] = True if rows.mask is None else rows.mask
+        seen = rows.seen
+        self._seen[:, : rows.extent] = True if seen is None else seen
 
     def _step(self) -> Tensor:
-        return self._decoder.one_token(self._tokens, self._layers, self._used, self._lengths, self._place, self._seen)
+        where = FixedContext(self._lengths, self._place, self._seen, self._shared)
+        return self._decoder.one_token(self._tokens, self._layers, self._used, where)
 
 
 class Graphs:

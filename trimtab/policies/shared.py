@@ -1,0 +1,125 @@
+"""Slots that several rows have in common: a prompt that was prefilled once and forked into many rows is held once.
+
+A row sees its prompt's slots first and its own after them. Besides the copies this saves reading the prompt's keys and
+values once a row, since the queries of all rows of a prompt are multiplied with them in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_WORTH = 2048
+"""Slots that must be saved for sharing to be faster than copies, as measured on a CPU for 2 to 32 rows."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """M prompts that N rows begin with.
+
+    Args:
+        tensors: keys and values in turn, each (M, H, P, D).
+        mask: which slots hold a token, (M, P); None when all do.
+        lengths: tokens of each prompt, (M,), on the CPU.
+        lane: which of the prompts each row begins with, (N,), on the CPU.
+    """
+
+    tensors: list[Tensor]
+    mask: Tensor | None
+    lengths: Tensor
+    lane: Tensor
+
+    @property
+    def width(self) -> int:
+        """P, the slots of the longest prompt."""
+        return self.tensors[0].shape[2]
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer, each (M, H, P, D)."""
+        return list(zip(self.tensors[::2], self.tensors[1::2], strict=True))
+
+    @property
+    def pays(self) -> bool:
+        """Whether sharing is faster than copies: enough of them are saved, and prompts have about as many rows each."""
+        rows, prompts = len(self.lane), len(self.lengths)
+        return (rows - prompts) * self.width >= _WORTH and prompts * self._most <= 2 * rows
+
+    def select(self, index: Tensor) -> Shared:
+        """Keep these rows, in this order, and the prompts that they begin with."""
+        used, lane = torch.unique(self.lane[index], return_inverse=True)
+        if len(used) == len(self.lengths):
+            return replace(self, lane=lane)
+        there = used.to(self.tensors[0].device)
+        mask = None if self.mask is None else self.mask[there]
+        return Shared([tensor[there] for tensor in self.tensors], mask, self.lengths[used], lane)
+
+    def join(self, other: Shared) -> Shared:
+        """Append rows."""
+        width = max(self.width, other.width)
+        mask = None
+        if not (self.mask is None and other.mask is None and self.width == other.width):
+            mask = torch.cat([self._mask(width), other._mask(width)])
+        return Shared(
+            [
+                torch.cat([F.pad(each, (0, 0, width - each.shape[2], 0)) for each in pair])
+                for pair in zip(self.tensors, other.tensors, strict=True)
+            ],
+            mask,
+            torch.cat([self.lengths, other.lengths]),
+            torch.cat([self.lane, other.lane + len(self.lengths)]),
+        )
+
+    def copies(self) -> Sequence[Tensor]:
+        """Return the slots of every row, keys and values in turn, each (N, H, P, D)."""
+        there = self.lane.to(self.tensors[0].device)
+        return [tensor[there] for tensor in self.tensors]
+
+    def seen(self) -> Tensor:
+        """Return which slots of its prompt each row sees, (N, P)."""
+        mask = self._mask(self.width)
+        return mask[self.lane.to(mask.device)]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Put what belongs to rows, (N, H, G, D), together by prompt, (M, H, C G, D), C the most rows of a prompt."""
+        if len(self.lengths) == 1:
+            return x.transpose(0, 1).reshape(1, x.shape[1], -1, x.shape[3])
+        members = self._places[0]
+        by_prompt = x[members].transpose(1, 2)  # (M, H, C, G, D)
+        return by_prompt.reshape(len(members), x.shape[1], -1, x.shape[3])
+
+    def scatter(self, x: Tensor) -> Tensor:
+        """Undo :meth:`gather`: (M, H, C G, D) to (N, H, G, D)."""
+        split = x.view(x.shape[0], x.shape[1], self._most, -1, x.shape[3])
+        if len(self.lengths) == 1:
+            return split[0].transpose(0, 1)
+        return split.transpose(1, 2)[self._places[1:]]
+
+    @cached_property
+    def _most(self) -> int:
+        return int(self.lane.bincount().max())
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows of each prompt, (M, C), 0 where it has fewer, and each row's prompt and place there, (N,)."""
+        order = self.lane.argsort(stable=True)
+        counts = self.lane.bincount(minlength=len(self.lengths))
+        place = torch.empty_like(self.lane)
+        place[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[self.lane[order]]
+        members = torch.zeros((len(counts), self._most), dtype=torch.long)
+        members[self.lane, place] = torch.arange(len(order))
+        device = self.tensors[0].device
+        return members.to(device), self.lane.to(device), place.to(device)
+
+    def _mask(self, width: int) -> Tensor:
+        """Return which of so many slots, the prompt's last ones, hold a token, (M, width)."""
+        extra = width - self.width
+        if self.mask is None:
+            shape = len(self.lengths), width
+            return torch.arange(width, device=self.tensors[0].device).expand(shape) >= extra
+        return F.pad(self.mask, (extra, 0), value=False)
