@@ -35,18 +35,17 @@ def test_expected_tokens_follow_how_acceptance_is_spread():
 
 def test_the_prediction_weighs_tokens_against_forwards():
     sure = Acceptance(torch.ones(1, 8), torch.ones(1, 8))
-    costs = Costs(plain=[1.0], draft=[0.1], blocks={1: [1.0], 4: [1.1]})
-    # 2 / (0.1 + 1) = 1.82 and 5 / (0.4 + 1.1) = 3.33
+    costs = Costs(plain=[1.0], draft=[0.1], cycles={1: [1.1], 4: [1.5]})
+    # 2 / 1.1 = 1.82 and 5 / 1.5 = 3.33
     assert speed_up(costs, sure) == pytest.approx(10 / 3)
 
 
 def test_a_drafter_that_does_not_pay_is_predicted_to_be_left_out():
     never = Acceptance(torch.zeros(1, 8), torch.zeros(1, 8))
-    assert speed_up(Costs([1.0], [0.5], {1: [1.0], 4: [1.1]}), never) == 1.0
+    assert speed_up(Costs([1.0], [0.5], {1: [1.5], 4: [3.1]}), never) == 1.0
 
 
-def test_the_suite_asks_for_the_predicted_share(bench, monkeypatch):
-    monkeypatch.setattr(speculative, "_generate", lambda bench, policy, drafter: None)
+def test_the_suite_asks_for_the_predicted_share(bench):
     found = speculative.suite(bench)
     assert len(found) == 12 and len({measure.name for measure in found}) == 12
     assert [measure.bound for measure in found if "predicted" in measure.name] == [0.85] * 3
@@ -55,5 +54,5 @@ def test_the_suite_asks_for_the_predicted_share(bench, monkeypatch):
 
 def test_the_agreeing_drafter_agrees_when_weights_are_low_enough(bench):
     policy = speculative.agreeing(bench)
-    answers = speculative._answers(bench, policy)
+    answers = speculative._answers(bench, policy, None, bench.tokens)
     assert acceptance(policy, bench.guide, answers).rate >= speculative.AGREEING

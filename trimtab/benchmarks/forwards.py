@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from trimtab.benchmarks.timing import seconds
 from trimtab.policies.advance import init
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.state import State
+from trimtab.policies.trunk import Trunk, TrunkState
 
 
 def prefilled(
@@ -26,6 +30,20 @@ def run_forwards(state: State, block: Tensor, count: int = 1) -> None:
         held = [(part.host, part.state) for part in state.parts]
         for _ in range(count):
             held = [(host, host.step(rows, block)[1]) for host, rows in held]
+
+
+@contextmanager
+def clocked(trunk: Trunk) -> Iterator[list[float]]:
+    """Collect the seconds of every step that others make with a trunk meanwhile."""
+    step, spent = trunk.step, []
+
+    def timed(state: TrunkState, tokens: Tensor) -> tuple[Tensor, TrunkState]:
+        found: list[tuple[Tensor, TrunkState]] = []
+        spent.append(seconds(lambda: found.append(step(state, tokens))))
+        return found[0]
+
+    with patch.object(trunk, "step", timed):
+        yield spent
 
 
 def metered(policy: Policy) -> list[Policy]:

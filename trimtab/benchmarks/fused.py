@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-
 from trimtab.benchmarks.baselines import logits_processor, proxy_tuning
-from trimtab.benchmarks.forwards import metered, prefilled, run_forwards
+from trimtab.benchmarks.forwards import clocked
 from trimtab.benchmarks.measure import Asked, Measure, at_least, at_most
 from trimtab.benchmarks.setup import RANK, Setup, in_rows
 from trimtab.benchmarks.timing import alternate, step_times
@@ -97,16 +93,14 @@ def _over_processor(bench: Setup, name: str, policy: Policy, rows: int) -> Measu
 def _overhead(bench: Setup, policy: Policy, rows: int) -> Measure:
     """Say which share of a step is not the models' forwards."""
     bench.note(f"fused: host overhead, {in_rows(rows)}")
-    prompts: Sequence[Sequence[int]] = bench.prompts(rows)
-    state = prefilled(metered(policy), prompts)
-    fixed = torch.tensor([prompt[:1] for prompt in prompts])
-    times = step_times(
-        {
-            "decode": lambda tokens: bench.decode(policy, prompts, tokens),
-            "forwards": lambda tokens: run_forwards(state, fixed, tokens - 1),
-        },
-        bench.tokens,
-        bench.repeats,
-    )
+    prompts, forwards = bench.prompts(rows), []
+
+    def decode(tokens: int) -> None:
+        with clocked(bench.base.trunk) as spent:
+            bench.decode(policy, prompts, tokens)
+        if tokens > 1:
+            forwards.append(sum(spent) / len(spent))
+
+    whole = step_times({"decode": decode}, bench.tokens, bench.repeats)["decode"]
     name = f"base x LoRA: share of a step outside the forwards, {in_rows(rows)}"
-    return Measure.of_share(name, times["decode"], times["forwards"], at_most(0.10))
+    return Measure.of_share(name, whole, forwards[-bench.repeats :], at_most(0.10))

@@ -191,6 +191,7 @@ class Setup:
         n: int = 1,
         greedy: bool = False,
         knobs: Sequence[Mapping[str, float]] | None = None,
+        draft: Policy | None = None,
     ) -> list[Row]:
         """Decode with our own engine; no row ends before its last token."""
         length = self.tokens if tokens is None else tokens
@@ -205,7 +206,7 @@ class Setup:
             Request(tuple(prompt), n, bound, occurrence)
             for occurrence, (prompt, bound) in enumerate(zip(prompts, values, strict=True))
         ]
-        return decode(policy, requests, settings)
+        return decode(policy, requests, settings, draft=draft)
 
     @cached_property
     def _first_adapter(self) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ Reference: Leviathan, Kalman, Matias (2023), Fast Inference from Transformers vi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -23,22 +23,19 @@ from torch import Tensor
 from trimtab.benchmarks.forwards import metered, prefilled, run_forwards
 from trimtab.benchmarks.measure import Measure, at_least
 from trimtab.benchmarks.setup import Setup
-from trimtab.benchmarks.timing import alternate
+from trimtab.benchmarks.timing import alternate, decodes, steps_of
 from trimtab.policies.advance import init, needed_leaves, step
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.lm import LM
 
-BLOCKS = (1, 2, 4, 8)
-"""Drafted tokens whose cost is timed."""
+DRAFTS = (1, 2, 4, 8)
+"""Drafted tokens of the cycles that are timed."""
 
 STEPS = 4
 """Forwards in one timing."""
 
-ANSWERS_TIMED = 3
-"""Answers of a timed run."""
-
-ANSWERS = 8
-"""Plain answers that acceptance is measured along."""
+PROMPTS = 4
+"""Prompts that are answered one after another: how many drafts are accepted differs much from one to another."""
 
 CHEAP, AGREEING = 0.15, 0.8
 """At most this share of the product's cost and at least this acceptance: there a speed-up of 1.6 is asked."""
@@ -66,12 +63,12 @@ class Costs:
     Args:
         plain: one token through every leaf.
         draft: one token through the drafter.
-        blocks: k + 1 tokens through the leaves that do not draft, for each k.
+        cycles: k drafts, one after another, and then k + 1 tokens through the leaves that do not draft, for each k.
     """
 
     plain: list[float]
     draft: list[float]
-    blocks: dict[int, list[float]]
+    cycles: dict[int, list[float]]
 
 
 def suite(bench: Setup) -> list[Measure]:
@@ -91,7 +88,7 @@ def agreeing(bench: Setup) -> Policy:
     """
     for weight in (0.5, 0.25, 0.1, 0.05, 0.02):
         policy = bench.base**weight * bench.guide * (bench.tuned / bench.untuned) ** weight
-        if acceptance(policy, bench.guide, _answers(bench, policy)).rate >= AGREEING:
+        if acceptance(policy, bench.guide, _answers(bench, policy, None, bench.tokens)).rate >= AGREEING:
             break
     return policy
 
@@ -161,30 +158,30 @@ def acceptance(policy: Policy, drafter: Policy, answers: Sequence[tuple[Sequence
 
 def speed_up(costs: Costs, accepted: Acceptance) -> float:
     """Predict speculative over plain, with the best of the timed block lengths; at least 1."""
-    plain, draft = median(costs.plain), median(costs.draft)
-    paid = (accepted.tokens(k) * plain / (k * draft + median(cost)) for k, cost in costs.blocks.items())
-    return max(1.0, *paid)
+    plain = median(costs.plain)
+    return max(1.0, *(accepted.tokens(k) * plain / median(cycle) for k, cycle in costs.cycles.items()))
 
 
 def _measures(bench: Setup, case: Case) -> list[Measure]:
     """Time one case and predict it."""
     bench.note(f"speculative: {case.name}")
-    accepted = acceptance(case.policy, case.drafter, _answers(bench, case.policy))
-    costs = _costs(bench, case)
+    accepted = acceptance(case.policy, case.drafter, _answers(bench, case.policy, None, bench.tokens))
     times = alternate(
         {
-            "plain": lambda: _generate(bench, case.policy, None),
-            "speculative": lambda: _generate(bench, case.policy, case.drafter),
+            **decodes({"plain": partial(_answers, bench, case.policy, None)}, bench.tokens),
+            **decodes({"speculative": partial(_answers, bench, case.policy, case.drafter)}, bench.tokens),
+            **_forwards(bench, case),
         },
         bench.repeats,
     )
+    costs = _costs(times)
     share = Measure.of_times(f"{case.name}: draft step over product step", costs.draft, costs.plain)
     predicted = speed_up(costs, accepted)
     reached = Measure.of_rates(
         f"{case.name}: speculative over plain",
-        times["speculative"],
-        times["plain"],
-        ANSWERS_TIMED * bench.tokens,
+        steps_of(times, "speculative", bench.tokens),
+        steps_of(times, "plain", bench.tokens),
+        PROMPTS,
     )
     asked = at_least(1.6) if share.ratio <= CHEAP and accepted.rate >= AGREEING else None
     low, high = reached.spread
@@ -204,34 +201,36 @@ def _measures(bench: Setup, case: Case) -> list[Measure]:
     ]
 
 
-def _costs(bench: Setup, case: Case) -> Costs:
-    """Time the forwards of the product, of the drafter, and of the blocks that the other leaves verify."""
+def _forwards(bench: Setup, case: Case) -> dict[str, Callable[[], object]]:
+    """Return the forwards of the product, of the drafter, and of whole cycles.
+
+    In a cycle the drafter's weights have just been driven out of the processor's caches by those of the others.
+    """
     policies, prompts = metered(case.policy), bench.prompts(1)
     leaves = needed_leaves(policies, [{}])
     rest: list[Leaf] = [leaf for leaf in leaves if leaf != case.drafter]
     whole, drafting, verifying = (prefilled(each, prompts) for each in (leaves, [case.drafter], rest))
     token = torch.tensor([prompts[0][:1]])
-    blocks = {k: token.repeat(1, k + 1) for k in BLOCKS}
-    times = alternate(
-        {
-            "plain": partial(run_forwards, whole, token, STEPS),
-            "draft": partial(run_forwards, drafting, token, STEPS),
-            **{f"block {k}": partial(run_forwards, verifying, block, STEPS) for k, block in blocks.items()},
-        },
-        bench.repeats,
-    )
-    each = {name: [spent / STEPS for spent in side] for name, side in times.items()}
-    return Costs(each["plain"], each["draft"], {k: each[f"block {k}"] for k in BLOCKS})
+    again = case.drafter in leaves  # then the product needs what it says after the last draft, too
+
+    def cycle(k: int) -> None:
+        run_forwards(drafting, token, k + again)
+        run_forwards(verifying, token.repeat(1, k + 1))
+
+    return {
+        "product's forwards": partial(run_forwards, whole, token, STEPS),
+        "drafter's forwards": partial(run_forwards, drafting, token, STEPS),
+        **{f"{k} drafts": partial(cycle, k) for k in DRAFTS},
+    }
 
 
-def _answers(bench: Setup, policy: Policy) -> list[tuple[list[int], list[int]]]:
-    """Sample plain answers with their prompts."""
-    prompts = bench.prompts(ANSWERS)
-    return [(prompt, row.tokens) for prompt, row in zip(prompts, bench.decode(policy, prompts), strict=True)]
+def _costs(times: Mapping[str, Sequence[float]]) -> Costs:
+    """Read what :func:`_forwards` took."""
+    plain, draft = ([spent / STEPS for spent in times[f"{whose}'s forwards"]] for whose in ("product", "drafter"))
+    return Costs(plain, draft, {k: list(times[f"{k} drafts"]) for k in DRAFTS})
 
 
-def _generate(bench: Setup, policy: Policy, drafter: LM | None) -> None:
-    """Answer three times: how many drafts are accepted is a matter of luck, the more so in a single answer."""
-    tokens = bench.tokens
-    for seed in range(bench.seed, bench.seed + ANSWERS_TIMED):
-        policy.generate(bench.text, max_new_tokens=tokens, min_new_tokens=tokens, seed=seed, draft=drafter)
+def _answers(bench: Setup, policy: Policy, drafter: LM | None, tokens: int) -> list[tuple[list[int], list[int]]]:
+    """Answer one prompt after another; return prompts and answers."""
+    prompts = bench.prompts(PROMPTS)
+    return [(prompt, bench.decode(policy, [prompt], tokens, draft=drafter)[0].tokens) for prompt in prompts]

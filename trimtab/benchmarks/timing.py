@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 
 import torch
@@ -67,17 +68,21 @@ def step_times(sides: Mapping[str, Callable[[int], object]], tokens: int, repeat
     Returns:
         For each side its seconds a step, one number a round.
     """
-    lengths = (tokens, 1)
-    runs = {(name, length): run for name, run in sides.items() for length in lengths}
-    calls = {f"{name} {length}": _bind(run, length) for (name, length), run in runs.items()}
-    times = alternate(calls, repeats)
-    return {
-        name: [
-            max((long - short) / (tokens - 1), SHORTEST_STEP)
-            for long, short in zip(times[f"{name} {tokens}"], times[f"{name} 1"], strict=True)
-        ]
-        for name in sides
-    }
+    times = alternate(decodes(sides, tokens), repeats)
+    return {name: steps_of(times, name, tokens) for name in sides}
+
+
+def decodes(sides: Mapping[str, Callable[[int], object]], tokens: int) -> dict[str, Callable[[], object]]:
+    """Return the two calls of each side, for :func:`alternate`, whose times :func:`steps_of` reads."""
+    return {f"{name} {length}": partial(run, length) for name, run in sides.items() for length in (tokens, 1)}
+
+
+def steps_of(times: Mapping[str, Sequence[float]], side: str, tokens: int) -> list[float]:
+    """Return the seconds of one step of a side of :func:`decodes`, one number a round."""
+    return [
+        max((long - short) / (tokens - 1), SHORTEST_STEP)
+        for long, short in zip(times[f"{side} {tokens}"], times[f"{side} 1"], strict=True)
+    ]
 
 
 def ratio_of_medians(above: Sequence[float], below: Sequence[float]) -> float:
@@ -99,10 +104,6 @@ def spread(above: Sequence[float], below: Sequence[float]) -> tuple[float, float
     """
     ratios = [a / b for a, b in zip(above, below, strict=True)]
     return min(ratios), max(ratios)
-
-
-def _bind(run: Callable[[int], object], length: int) -> Callable[[], object]:
-    return lambda: run(length)
 
 
 def _wait() -> None:

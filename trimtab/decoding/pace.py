@@ -6,6 +6,7 @@ takes t(k) = A + B k seconds; a plain step gives one token and takes t(0).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 _DECAY = 0.9
@@ -33,8 +34,8 @@ class Pace:
         tested: drafts tested, decayed.
     """
 
-    accepted: float = 0.0
-    tested: float = 0.0
+    accepted: float = 0.8
+    tested: float = 1.0
     idle: int = 0
     busy: int = 0
     _plain: list[float] = field(default_factory=list)
@@ -42,8 +43,14 @@ class Pace:
 
     @property
     def acceptance(self) -> float:
-        """Share of tested drafts that were accepted; optimistic before the first test."""
-        return (self.accepted + 0.7) / (self.tested + 1.0)
+        """Share of tested drafts that were accepted."""
+        return self.accepted / self.tested
+
+    @property
+    def hoped(self) -> float:
+        """The share half a standard error higher: where little is known, drafting is worth what it tells."""
+        share = self.acceptance
+        return min(share + 0.5 * math.sqrt(share * (1 - share) / self.tested), 0.999)
 
     @property
     def plain(self) -> float:
@@ -79,7 +86,7 @@ class Pace:
 
     def gain(self, k: int) -> float:
         """Return how many times faster than plain stepping cycles of k drafts are expected to be."""
-        a = min(self.acceptance, 0.999)
+        a = self.hoped
         tokens = (1 - a ** (k + 1)) / (1 - a)
         return tokens * self.plain / max(self.seconds(k), 1e-9)
 
