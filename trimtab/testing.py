@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -57,6 +59,30 @@ def tiny_lm(
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     return LM.of(model, Vocabulary.of_pieces(words, end=words[-1]), name=name, cached=cached)
+
+
+def with_lora(lm: LM, name: str = "guide", *, seed: int = 1, config: LoraConfig | None = None) -> LM:
+    """Return an LM with a random LoRA adapter on the same trunk, one that is not the identity.
+
+    Args:
+        lm: whose trunk it goes on.
+        name: of the adapter and of the LM.
+        seed: of its weights.
+        config: its shape; by default rank 2 on all linear layers.
+
+    Example:
+        >>> base = tiny_lm()
+        >>> guide = with_lora(base)
+        >>> guide.trunk is base.trunk, guide == base
+        (True, False)
+    """
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        lm.trunk.add_adapter(name, config or LoraConfig(r=2, target_modules="all-linear"))
+        for key, tensor in lm.trunk.parameters(name).items():
+            if "lora_B" in key:
+                tensor.normal_(std=0.3)
+    return replace(lm, adapter=name, label=name)
 
 
 def check_policy(policy: Policy, prompts: Prompts, *, tolerance: float = 1e-4) -> None:

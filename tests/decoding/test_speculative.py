@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import LoraConfig
 
 from trimtab.decoding.drafters import LookupDrafter, PolicyDrafter, drafters
 from trimtab.decoding.ledger import Ledger, Owner
@@ -17,7 +16,7 @@ from trimtab.errors import ConfigError, PolicyError, VocabularyError
 from trimtab.policies.knob import Knob
 from trimtab.policies.lm import LM
 from trimtab.policies.toy import Table
-from trimtab.testing import tiny_lm
+from trimtab.testing import tiny_lm, with_lora
 
 BASE, GUIDE, OTHER = (Table.random(5, seed=seed, name=f"table{seed}") for seed in range(3))
 PRODUCT = BASE * (GUIDE / OTHER) ** 0.7
@@ -88,13 +87,7 @@ def test_greedy_rows_are_those_of_plain_decoding(draft, tokens):
 
 def test_adapters_on_one_trunk_verify_what_another_trunk_drafts():
     base, small = tiny_lm(seed=0), tiny_lm(seed=1, name="small")
-    base.trunk.add_adapter("a", LoraConfig(r=2, target_modules="all-linear"))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for key, parameter in base.trunk.parameters("a").items():
-            if "lora_B" in key:
-                parameter.normal_(std=0.3)
-    policy = base * (replace(base, adapter="a") / base) ** 0.5 * small**0.5
+    policy = base * (with_lora(base) / base) ** 0.5 * small**0.5
     requests = [Request(prompt) for prompt in PROMPTS]
     plain, drafted = (decode(policy, requests, GREEDY, draft=d, draft_tokens=3) for d in (None, small))
     assert [row.tokens for row in plain] == [row.tokens for row in drafted]

@@ -21,19 +21,9 @@ from trimtab.policies.lm import LM
 from trimtab.policies.toy import Table
 from trimtab.policies.view import View
 from trimtab.policies.vocabulary import Vocabulary
-from trimtab.testing import check_pair, check_policy, enumerated_kl, tiny_lm
+from trimtab.testing import check_pair, check_policy, enumerated_kl, tiny_lm, with_lora
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [2, 2]]
-
-
-def with_lora(lm, name="guide", seed=1):
-    """An LM on the same trunk with a LoRA adapter that is not the identity."""
-    torch.manual_seed(seed)
-    lm.trunk.add_adapter(name, LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.5))
-    for tensor_name, tensor in lm.trunk.parameters(name).items():
-        if "lora_B" in tensor_name:
-            tensor.data.normal_(std=0.3)
-    return LM(lm.trunk, name, label=name)
 
 
 def llama():
@@ -49,7 +39,7 @@ def viewed():
 
 
 def adapted():
-    return with_lora(tiny_lm())
+    return with_lora(tiny_lm(), config=LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.5))
 
 
 def product_on_one_trunk():

@@ -24,7 +24,7 @@ from trimtab.policies.decoder import Decoder
 from trimtab.policies.family import knows
 from trimtab.policies.lm import LM
 from trimtab.policies.vocabulary import Vocabulary
-from trimtab.testing import check_pair, check_policy, tiny_lm
+from trimtab.testing import check_pair, check_policy, tiny_lm, with_lora
 
 SHAPE = {
     "vocab_size": 13,
@@ -68,14 +68,8 @@ def lm(model):
     return LM.of(model, Vocabulary.of_pieces([f"t{i}" for i in range(13)]))
 
 
-def add_adapter(trunk, name, *, seed, targets="all-linear", rank=2, **settings):
-    trunk.add_adapter(name, LoraConfig(r=rank, lora_alpha=3, target_modules=targets, **settings))
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for key, parameter in trunk.parameters(name).items():
-            if "lora_B" in key:
-                parameter.normal_(std=0.3)
-    return name
+def adapted(lm, name, *, seed, targets="all-linear", rank=2, **settings):
+    return with_lora(lm, name, seed=seed, config=LoraConfig(r=rank, lora_alpha=3, target_modules=targets, **settings))
 
 
 def reference(model, stream):
@@ -105,8 +99,8 @@ def test_rows_of_several_adapters_are_one_forward(monkeypatch):
     torch.manual_seed(0)
     base = lm(MODELS["llama"]().eval())
     trunk, model = base.trunk, base.trunk.model
-    a = replace(base, adapter=add_adapter(trunk, "a", seed=1))
-    b = replace(base, adapter=add_adapter(trunk, "b", seed=2, targets=["q_proj", "v_proj", "up_proj"], rank=3))
+    a = adapted(base, "a", seed=1)
+    b = adapted(base, "b", seed=2, targets=["q_proj", "v_proj", "up_proj"], rank=3)
     seen = replace(a, view=replace(a.view, prefix=(9, 8)))
     leaves = [base, a, b, seen]
     calls = []
@@ -130,7 +124,7 @@ def test_rows_of_several_adapters_are_one_forward(monkeypatch):
 def test_adapters_of_other_kinds_give_the_same_either_way(settings):
     torch.manual_seed(0)
     base = lm(MODELS["llama with biases, head size 16"]().eval())
-    guide = replace(base, adapter=add_adapter(base.trunk, "guide", seed=1, **settings))
+    guide = adapted(base, "guide", seed=1, **settings)
     with torch.no_grad():
         (first,), _ = init([guide], [[1, 2, 3]])
         base.trunk._activate("guide")
@@ -141,7 +135,7 @@ def test_adapters_of_other_kinds_give_the_same_either_way(settings):
 
 def test_an_adapter_that_is_trained_is_read_again():
     base = tiny_lm()
-    guide = replace(base, adapter=add_adapter(base.trunk, "guide", seed=1))
+    guide = adapted(base, "guide", seed=1)
     with torch.no_grad():
         before = guide.init(PROMPTS)[0]
         for parameter in base.trunk.parameters("guide").values():
@@ -172,7 +166,7 @@ def test_positions_past_the_first_table():
 
 def test_a_state_made_without_gradients_is_not_stepped_with_them():
     base = tiny_lm()
-    guide = replace(base, adapter=add_adapter(base.trunk, "guide", seed=1))
+    guide = adapted(base, "guide", seed=1)
     with torch.no_grad():
         _, state = guide.init(PROMPTS)
     for parameter in base.trunk.parameters("guide").values():
@@ -183,7 +177,7 @@ def test_a_state_made_without_gradients_is_not_stepped_with_them():
 
 def test_gradients_reach_the_adapter():
     base = tiny_lm()
-    guide = replace(base, adapter=add_adapter(base.trunk, "guide", seed=1))
+    guide = adapted(base, "guide", seed=1)
     parameters = base.trunk.parameters("guide")
     for parameter in parameters.values():
         parameter.requires_grad_(True)

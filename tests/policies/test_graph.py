@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import LoraConfig
 
 from trimtab.decoding.pool import decode
 from trimtab.decoding.request import Request, Settings
@@ -12,19 +11,14 @@ from trimtab.policies import shared
 from trimtab.policies.family import knows
 from trimtab.policies.graph import FixedStep, Graphs
 from trimtab.policies.lm import LM
-from trimtab.testing import tiny_lm
+from trimtab.testing import tiny_lm, with_lora
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
 
 
 def adapted():
     lm = tiny_lm()
-    lm.trunk.add_adapter("a", LoraConfig(r=2, target_modules="all-linear"))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for key, parameter in lm.trunk.parameters("a").items():
-            if "lora_B" in key:
-                parameter.normal_(std=0.3)
+    with_lora(lm, "a")
     return lm
 
 

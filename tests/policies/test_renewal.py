@@ -11,7 +11,7 @@ from trimtab.errors import ModelError
 from trimtab.policies.family import knows
 from trimtab.policies.lm import LM
 from trimtab.policies.lowrank import Factors
-from trimtab.testing import tiny_lm
+from trimtab.testing import tiny_lm, with_lora
 
 PROMPT = [1, 2, 3]
 
@@ -19,12 +19,7 @@ PROMPT = [1, 2, 3]
 def adapted(rank=2, names=("a",)):
     lm = tiny_lm()
     for seed, name in enumerate(names):
-        lm.trunk.add_adapter(name, LoraConfig(r=rank, target_modules="all-linear"))
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for key, parameter in lm.trunk.parameters(name).items():
-                if "lora_B" in key:
-                    parameter.normal_(std=0.3)
+        with_lora(lm, name, seed=seed, config=LoraConfig(r=rank, target_modules="all-linear"))
     return lm
 
 

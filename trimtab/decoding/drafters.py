@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trimtab.decoding.ledger import FOR_DRAWS, Ledger
-from trimtab.decoding.sampling import choose, distribution, warp
+from trimtab.decoding.sampling import choose, distribution
 from trimtab.errors import ConfigError
 from trimtab.policies.advance import combine, every_leaf, feed
 from trimtab.policies.base import Leaf, Policy
@@ -77,7 +77,7 @@ class PolicyDrafter:
                 break
             log_probs = combine([self.policy], heard[-1], state.knobs, check=False)[0][:, -1, :size]
             log_probs = F.pad(log_probs, (0, size - log_probs.shape[-1]), value=-torch.inf)
-            weights = warp(ledger.without_early_ends(log_probs, ahead), ledger.warps, seen)
+            weights = ledger.weights(log_probs, ahead, seen)
             drawn_from.append(distribution(weights, ledger.warps))
             newest = choose(weights, ledger.warps, ledger.numbers(FOR_DRAWS, ahead), drawn_from[-1])
             seen = None if seen is None else seen.scatter(1, newest[:, None], True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trimtab.decoding.request import Request, Settings
-from trimtab.decoding.sampling import Warps, uniforms
+from trimtab.decoding.sampling import Warps, uniforms, warp
 
 FOR_DRAWS, FOR_TESTS, FOR_REDRAWS = range(3)
 """Random numbers of a token: to draw it or its draft, to test the draft, to draw again where the test failed."""
@@ -152,6 +152,17 @@ class Ledger:
             return log_probs
         barred = torch.where(early.to(self.ends.device)[:, None] & (self.ends >= 0), -torch.inf, 0.0)
         return log_probs.scatter_add(1, self.ends.clamp(min=0), barred.to(log_probs.dtype))
+
+    def weights(self, log_probs: Tensor, ahead: int = 0, seen: Tensor | None = None) -> Tensor:
+        """Return log-weights that each row's next token is picked by, or one further ahead, (N, V).
+
+        Args:
+            log_probs: of the policy, (N, V).
+            ahead: tokens between the row's last and this one.
+            seen: the tokens that the row will hold then, where that matters; by default those it holds now.
+        """
+        allowed = self.without_early_ends(log_probs, ahead)
+        return warp(allowed, self.warps, self.seen if seen is None else seen)
 
     def write(self, tokens: Tensor, costs: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Write the first ``wanted[n]`` of T tokens of each row, up to the first one that ends it.

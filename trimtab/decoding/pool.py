@@ -15,16 +15,17 @@ from torch import Tensor
 
 from trimtab.decoding.answer import FinishReason
 from trimtab.decoding.drafters import Draft, drafters
+from trimtab.decoding.fed import Fed
 from trimtab.decoding.ledger import FOR_DRAWS, FOR_REDRAWS, Ledger, Owner
 from trimtab.decoding.pace import MOST
 from trimtab.decoding.queue import Queue
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.decoding.running import Running
-from trimtab.decoding.sampling import choose, pick, warp
+from trimtab.decoding.sampling import choose, pick
 from trimtab.decoding.speculative import Speculator, forget
 from trimtab.decoding.stops import StopTexts
 from trimtab.errors import ConfigError, PolicyError, TrimtabError
-from trimtab.policies.advance import combine, every_leaf, feed, needed_leaves
+from trimtab.policies.advance import every_leaf, feed, needed_leaves
 from trimtab.policies.base import Leaf, Policy
 
 
@@ -140,25 +141,22 @@ class Pool:
         held = [] if self._running is None else self._running.ledger.owners
         if (newcomers := self._queue.admit(held)) is None:
             return
-        owners, prefilled = newcomers
-        device = prefilled.log_probs[0].device
+        owners, fed = newcomers
+        device = fed.log_probs[0].device
         if self._stops is None:
             self._stops = StopTexts(self._vocabulary, device)
         groups = [self._stops.group(owner.settings.stop) for owner in owners]
         ledger = Ledger.of(owners, groups, self._vocabulary.end_ids, self._vocabulary.size, device)
         nothing = torch.zeros((len(owners), 0), dtype=torch.long, device=device)
-        fresh = Running(
-            ledger, prefilled.state, prefilled.log_probs, prefilled.said, aside=prefilled.aside, behind=nothing
-        )
+        fresh = Running(ledger, fed, nothing)
         self._running = fresh if self._running is None else self._running.join(fresh)
 
     def _pick(self, running: Running) -> tuple[Tensor, list[FinishReason | None]]:
         """Pick the next token of every row, write it down with what it cost, and say which rows are done, and why."""
-        ledger, log_probs = running.ledger, running.log_probs[0]
+        ledger, log_probs = running.ledger, running.fed.log_probs[0]
         probs = log_probs.exp()
         if running.pending is None:
-            allowed = ledger.without_early_ends(log_probs)
-            weights = warp(allowed, ledger.warps, ledger.seen)
+            weights = ledger.weights(log_probs)
             tokens = choose(weights, ledger.warps, ledger.numbers(FOR_DRAWS), probs if weights is log_probs else None)
             usable = torch.isfinite(weights.gather(1, tokens[:, None]).squeeze(1))
         else:
@@ -166,7 +164,7 @@ class Pool:
             draws = torch.where(running.redrawn, ledger.numbers(FOR_REDRAWS), ledger.numbers(FOR_DRAWS))
             tokens = pick(running.pending, draws)
             usable = running.pending.gather(1, tokens[:, None]).squeeze(1) > 0
-        costs = self._costs(running.log_probs, probs, tokens)
+        costs = self._costs(running.fed.log_probs, probs, tokens)
         return tokens, self._write(ledger, tokens[:, None], costs[:, None], usable & ~costs.isnan().any(1))
 
     def _costs(self, log_probs: Sequence[Tensor], probs: Tensor, tokens: Tensor) -> Tensor:
@@ -238,8 +236,8 @@ class Pool:
 
     def _diagnose(self, running: Running, index: int) -> TrimtabError:
         """Say what broke a row."""
-        said = {leaf: logits[index : index + 1].unsqueeze(1) for leaf, logits in running.said.items()}
-        knobs = {name: values[index : index + 1] for name, values in running.state.knobs.items()}
+        said = {leaf: logits[index : index + 1].unsqueeze(1) for leaf, logits in running.fed.said.items()}
+        knobs = {name: values[index : index + 1] for name, values in running.fed.state.knobs.items()}
         errors = (policy.diagnose(said, knobs) for policy in self.policies)
         return next(filter(None, errors), None) or PolicyError(
             given=f"{self.policy} in a row without any token to pick",
@@ -284,12 +282,10 @@ class Pool:
 
     def _plain(self, running: Running, tokens: Tensor) -> Running:
         """Feed one token to every row."""
-        said, state = feed(running.state, tokens.unsqueeze(1))
-        log_probs = combine(self.policies, said, state.knobs, check=False)
-        last = {leaf: logits[:, -1] for leaf, logits in said.items()}
-        behind = running.behind if running.aside is None else torch.cat([running.behind, tokens[:, None]], 1)
-        ahead = tuple(each[:, -1] for each in log_probs)
-        return Running(running.ledger, state, ahead, last, aside=running.aside, behind=behind)
+        said, state = feed(running.fed.state, tokens.unsqueeze(1))
+        aside = running.fed.aside
+        behind = running.behind if aside is None else torch.cat([running.behind, tokens[:, None]], 1)
+        return Running(running.ledger, Fed.of(self.policies, said, state, aside), behind)
 
 
 def decode(

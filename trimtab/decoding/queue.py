@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from trimtab.decoding.fed import Fed
 from trimtab.decoding.ledger import Owner
 from trimtab.decoding.request import Bounds, Request, Settings
 from trimtab.errors import BusyError, ConfigError, PromptError
 from trimtab.policies.advance import combine, prefill
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import bind, declared_knobs
-from trimtab.policies.state import State
-
-
-@dataclass(frozen=True)
-class Prefilled:
-    """Rows whose prompts have been fed: states, log-probabilities of each policy, and what each leaf said."""
-
-    state: State
-    log_probs: tuple[Tensor, ...]
-    said: Mapping[Leaf, Tensor]
-    aside: State | None
-
-    def select(self, index: Tensor) -> Prefilled:
-        """Keep these rows, in this order; a row may appear several times."""
-        there = index.to(self.log_probs[0].device)
-        return Prefilled(
-            self.state.select(index),
-            tuple(each[there] for each in self.log_probs),
-            {leaf: said[there] for leaf, said in self.said.items()},
-            self.aside and self.aside.select(index),
-        )
-
-    def join(self, other: Prefilled) -> Prefilled:
-        """Append rows."""
-        return Prefilled(
-            self.state.join(other.state),
-            tuple(torch.cat(pair) for pair in zip(self.log_probs, other.log_probs, strict=True)),
-            {leaf: torch.cat([said, other.said[leaf]]) for leaf, said in self.said.items()},
-            self.aside.join(other.aside) if self.aside is not None and other.aside is not None else None,
-        )
 
 
 class Queue:
@@ -70,7 +39,7 @@ class Queue:
         self._leaves, self._aside = leaves, aside
         self._knobs = declared_knobs(knob for policy in (*policies, *drafting) for knob in policy.knobs)
         self._waiting: deque[Owner] = deque()
-        self._kept: tuple[int, Prefilled] | None = None
+        self._kept: tuple[int, Fed] | None = None
         self._tickets = self._places = 0
 
     def __len__(self) -> int:
@@ -106,7 +75,7 @@ class Queue:
             self._kept = None
         return gone
 
-    def admit(self, running: Sequence[Owner]) -> tuple[list[Owner], Prefilled] | None:
+    def admit(self, running: Sequence[Owner]) -> tuple[list[Owner], Fed] | None:
         """Take the rows that fit beside those that run, and prefill the prompts that are new."""
         if not self._waiting or not (batch := self._fitting(running)):
             return None
@@ -116,7 +85,7 @@ class Queue:
             self._waiting.extendleft(reversed(batch))
             raise
 
-    def _filled(self, batch: Sequence[Owner]) -> Prefilled:
+    def _filled(self, batch: Sequence[Owner]) -> Fed:
         """Prefill the prompts of a batch that are new, and fork them."""
         tickets = list(dict.fromkeys(owner.ticket for owner in batch))
         filled = None if self._kept is None or self._kept[0] != tickets[0] else self._kept[1]
@@ -144,14 +113,12 @@ class Queue:
             batch.append(self._waiting.popleft())
         return batch
 
-    def _prefill(self, requests: Sequence[Request]) -> Prefilled:
+    def _prefill(self, requests: Sequence[Request]) -> Fed:
         prompts = [request.prompt for request in requests]
         knobs = bind(self._knobs, [request.knobs for request in requests])
         said, state = prefill(self._leaves, prompts, knobs)
         aside = prefill(self._aside, prompts, knobs)[1] if self._aside else None
-        log_probs = combine(self._policies, said, state.knobs, check=False)
-        last = {leaf: logits[:, -1] for leaf, logits in said.items()}
-        return Prefilled(state, tuple(each[:, -1] for each in log_probs), last, aside)
+        return Fed.of(self._policies, said, state, aside)
 
     def _check_tokens(self, request: Request, settings: Settings) -> None:
         """Refuse prompts without tokens and ids that are no tokens."""

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from trimtab.decoding.drafters import Drafter, Drafts, LookupDrafter
+from trimtab.decoding.fed import Fed
 from trimtab.decoding.ledger import FOR_TESTS, Ledger
 from trimtab.decoding.pace import MOST, Pace
 from trimtab.decoding.running import Running
-from trimtab.decoding.sampling import distribution, warp
+from trimtab.decoding.sampling import distribution
 from trimtab.policies.advance import combine, every_leaf, feed
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.state import State
@@ -75,7 +76,7 @@ class Speculator:
         limit = min(MOST, _room(running), left) if self._drafters else 0
         if limit < 1:
             return 0, 0
-        paces = [self._pace(i, running) for i in range(len(self._drafters))]
+        paces = [self._pace(i, len(running)) for i in range(len(self._drafters))]
         if self._tokens is not None:
             return max(range(len(paces)), key=lambda i: paces[i].acceptance), min(self._tokens, limit)
         plans = [(pace.best(), i) for i, pace in enumerate(paces)]
@@ -86,7 +87,7 @@ class Speculator:
         """Take note of what a step took, and of the drafts that were accepted of those tested."""
         drafter, k = plan
         for i in range(len(self._drafters)):
-            pace = self._paces.setdefault((i, rows.bit_length()), Pace())
+            pace = self._pace(i, rows)
             if not k:
                 pace.saw_plain(seconds)
             elif i == drafter:
@@ -101,38 +102,36 @@ class Speculator:
             tokens: the newest token of each row, (N,), which no leaf has been fed.
         """
         chosen, k = plan
-        drafter, ledger, size = self._drafters[chosen], running.ledger, running.log_probs[0].shape[-1]
+        drafter, ledger, fed = self._drafters[chosen], running.ledger, running.fed
+        size = fed.log_probs[0].shape[-1]
         said: dict[Leaf, Tensor] = {}
         if isinstance(drafter, LookupDrafter):
-            drafts, aside, rest, ahead = drafter.draft(ledger, k), running.aside, running.state, None
+            drafts, aside, rest, ahead = drafter.draft(ledger, k), fed.aside, fed.state, None
         elif drafter.shared:
-            ahead, rest = _split(running.state, every_leaf([drafter.policy]))
+            ahead, rest = _split(fed.state, every_leaf([drafter.policy]))
             drafts, said, ahead = drafter.draft(ahead, tokens[:, None], ledger, k, size)
-            aside = running.aside
+            aside = fed.aside
         else:
-            assert running.aside is not None
+            assert fed.aside is not None
             block = torch.cat([running.behind, tokens[:, None]], 1)
-            drafts, _, aside = drafter.draft(running.aside, block, ledger, k, size)
-            rest, ahead = running.state, None
+            drafts, _, aside = drafter.draft(fed.aside, block, ledger, k, size)
+            rest, ahead = fed.state, None
         verified = torch.cat([tokens[:, None], drafts.tokens], 1)
         heard, state = feed(rest, verified)
         said |= heard
         if ahead is not None:
-            state = _merged(running.state, ahead, state)
+            state = _merged(fed.state, ahead, state)
         log_probs = combine(self._policies, said, state.knobs, check=False)
         accepted, pending, redrawn = self._accept(log_probs[0], drafts, ledger)
         rows = torch.arange(len(ledger), device=tokens.device)
-        after = Running(
-            ledger,
+        after = Fed(
             state,
             tuple(each[rows, accepted] for each in log_probs),
             {leaf: logits[rows, accepted] for leaf, logits in said.items()},
-            pending,
-            redrawn,
             aside,
-            running.behind[:, :0],
         )
-        return Cycle(after, drafts.tokens, tuple(each[:, :k] for each in log_probs), accepted)
+        running = Running(ledger, after, running.behind[:, :0], pending, redrawn)
+        return Cycle(running, drafts.tokens, tuple(each[:, :k] for each in log_probs), accepted)
 
     def _accept(self, log_probs: Tensor, drafts: Drafts, ledger: Ledger) -> tuple[Tensor, Tensor, Tensor]:
         """Return how many drafts each row accepts, what its next token is drawn from, and whether one was rejected."""
@@ -157,25 +156,27 @@ class Speculator:
         rejected = (accepted < count) & (rest.sum(-1) > 0)
         return accepted, torch.where(rejected[:, None], rest, target), rejected
 
-    def _pace(self, drafter: int, running: Running) -> Pace:
+    def _pace(self, drafter: int, rows: int) -> Pace:
         """Return what is known of a drafter at about this number of rows."""
-        return self._paces.setdefault((drafter, len(running).bit_length()), Pace())
+        return self._paces.setdefault((drafter, rows.bit_length()), Pace())
 
 
 def forget(running: Running, k: int, accepted: Tensor) -> Running:
     """Roll every leaf back to the drafts that were accepted, (N,) on the CPU."""
     dropped = k - accepted
-    states = [each and each.rollback(each.lengths - dropped) for each in (running.state, running.aside)]
-    assert states[0] is not None
-    return replace(running, state=states[0], aside=states[1])
+    state, aside = running.fed.state, running.fed.aside
+    shorter = state.rollback(state.lengths - dropped)
+    return replace(
+        running,
+        fed=replace(running.fed, state=shorter, aside=aside and aside.rollback(aside.lengths - dropped)),
+    )
 
 
 def _targets(log_probs: Tensor, drafts: Tensor, ledger: Ledger) -> Tensor:
     """Return the product's warped distribution before each draft and after the last, (N, k + 1, V)."""
     seen, found = ledger.seen, []
     for ahead in range(drafts.shape[1] + 1):
-        weights = warp(ledger.without_early_ends(log_probs[:, ahead], ahead), ledger.warps, seen)
-        found.append(distribution(weights, ledger.warps))
+        found.append(distribution(ledger.weights(log_probs[:, ahead], ahead, seen), ledger.warps))
         if seen is not None and ahead < drafts.shape[1]:
             seen = seen.scatter(1, drafts[:, ahead : ahead + 1], True)
     return torch.stack(found, 1)
@@ -183,8 +184,9 @@ def _targets(log_probs: Tensor, drafts: Tensor, ledger: Ledger) -> Tensor:
 
 def _room(running: Running) -> int:
     """Return how many drafts the shortest context leaves room for."""
-    states = [running.state] if running.aside is None else [running.state, running.aside]
-    longest = int(running.state.lengths.max())
+    fed = running.fed
+    states = [fed.state] if fed.aside is None else [fed.state, fed.aside]
+    longest = int(fed.state.lengths.max())
     limits = [leaf.context_length for state in states for part in state.parts for leaf in part.leaves]
     known = [limit for limit in limits if limit is not None]
     return min(known) - longest - 1 if known else MOST
