@@ -154,7 +154,7 @@ class Pool:
     def _pick(self, running: Running) -> tuple[Tensor, list[FinishReason | None]]:
         """Pick the next token of every row, write it down with what it cost, and say which rows are done, and why."""
         ledger, log_probs = running.ledger, running.fed.log_probs[0]
-        probs = log_probs.exp()
+        probs = log_probs.softmax(-1)
         if running.pending is None:
             weights = ledger.weights(log_probs)
             tokens = choose(weights, ledger.warps, ledger.numbers(FOR_DRAWS), probs if weights is log_probs else None)
@@ -269,7 +269,7 @@ class Pool:
             return []
         cycle = self._speculator.run(plan, running, tokens)
         k, ledger, before = cycle.drafts.shape[1], running.ledger, running.ledger.count
-        costs = self._costs(cycle.log_probs, cycle.log_probs[0].exp(), cycle.drafts)
+        costs = self._costs(cycle.log_probs, cycle.log_probs[0].softmax(-1), cycle.drafts)
         kept = torch.arange(k, device=costs.device) < cycle.accepted[:, None]
         usable = ~(costs.isnan().any(2) & kept).any(1)
         done = self._write(ledger, cycle.drafts, costs, usable, cycle.accepted)
@@ -339,14 +339,15 @@ def exact_kl(log_probs: Tensor, reference_log_probs: Tensor, probs: Tensor | Non
     Args:
         log_probs: of the policy, (..., V).
         reference_log_probs: of the reference, (..., V).
-        probs: ``log_probs.exp()``, where the caller has it already.
+        probs: the policy's probabilities, (..., V), where the caller has it already.
 
     Example:
         >>> half = torch.tensor([0.5, 0.5]).log()
         >>> round(exact_kl(torch.tensor([0.9, 0.1]).log(), half).item(), 4)  # .9 ln 1.8 + .1 ln .2
         0.3681
     """
-    probs = log_probs.exp() if probs is None else probs
+    # Not exp(): where probabilities are below 1e-38, and steered ones often are, it is up to twenty times slower.
+    probs = log_probs.softmax(-1) if probs is None else probs
     gap = (log_probs - reference_log_probs).masked_fill(probs == 0, 0.0)
     kl: Tensor = torch.linalg.vecdot(probs, gap)
     return kl

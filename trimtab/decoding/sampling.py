@@ -212,14 +212,14 @@ def choose(weights: Tensor, warps: Warps, draws: Tensor, probs: Tensor | None = 
         weights: log-weights of :func:`warp`, shape (N, V).
         warps: the settings of the rows.
         draws: one number in [0, 1) a row, shape (N,), float64.
-        probs: ``weights.exp()``, where the caller has it already.
+        probs: what the weights stand for, (N, V), where the caller has it already.
 
     Returns:
         Token ids, shape (N,).
     """
     if warps.all_greedy:
         return weights.argmax(-1)
-    sampled = pick((weights - weights.amax(-1, keepdim=True)).exp() if probs is None else probs, draws)
+    sampled = pick(weights.softmax(-1) if probs is None else probs, draws)
     if not warps.any_greedy:
         return sampled
     return torch.where(warps.greedy.to(weights.device), weights.argmax(-1), sampled)
