@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from trimtab.decoding.request import Request, Settings
 from trimtab.decoding.sampling import Warps, uniforms, warp
+from trimtab.policies.transfer import to_device
 
 FOR_DRAWS, FOR_TESTS, FOR_REDRAWS = range(3)
 """Random numbers of a token: to draw it or its draft, to test the draft, to draw again where the test failed."""
@@ -138,11 +139,11 @@ class Ledger:
     def text(self) -> tuple[Tensor, Tensor]:
         """Return prompts and tokens, (N, W), -1 before them, and where each row's text ends, (N,)."""
         text = torch.cat([self.prompts, self.tokens[:, :-1]], 1)
-        return text, (self.prompts.shape[1] + self.count).to(text.device)
+        return text, to_device(self.prompts.shape[1] + self.count, text.device)
 
     def numbers(self, purpose: int, ahead: int = 0) -> Tensor:
         """Return the random number of each row's next token, or of one further ahead, shape (N,)."""
-        place = (self.count + ahead).clamp(max=self.tokens.shape[1] - 1).to(self.draws.device)
+        place = to_device((self.count + ahead).clamp(max=self.tokens.shape[1] - 1), self.draws.device)
         return self.draws[torch.arange(len(self), device=self.draws.device), place, purpose]
 
     def without_early_ends(self, log_probs: Tensor, ahead: int = 0) -> Tensor:
@@ -150,7 +151,7 @@ class Ledger:
         early = self.count + ahead < self.limits[:, 0]
         if not self.ends.shape[1] or not bool(early.any()):
             return log_probs
-        barred = torch.where(early.to(self.ends.device)[:, None] & (self.ends >= 0), -torch.inf, 0.0)
+        barred = torch.where(to_device(early, self.ends.device)[:, None] & (self.ends >= 0), -torch.inf, 0.0)
         return log_probs.scatter_add(1, self.ends.clamp(min=0), barred.to(log_probs.dtype))
 
     def weights(self, log_probs: Tensor, ahead: int = 0, seen: Tensor | None = None) -> Tensor:
@@ -180,7 +181,7 @@ class Ledger:
         ends = (tokens.unsqueeze(2) == self.ends.unsqueeze(1)).any(2)
         first = torch.where(ends, steps, tokens.shape[1]).amin(1)
         kept = torch.minimum(wanted, first + 1)
-        place = self.count.to(tokens.device)[:, None] + steps
+        place = to_device(self.count, tokens.device)[:, None] + steps
         place = torch.where(steps < kept[:, None], place, self.tokens.shape[1] - 1)
         rows = torch.arange(len(self), device=tokens.device)[:, None]
         self.tokens[rows, place] = tokens

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import ConfigError
+from trimtab.policies.transfer import to_device
 
 _CHUNK = 256
 """Tokens a chunk of the two-step pick."""
@@ -146,7 +147,7 @@ def warp(log_probs: Tensor, warps: Warps, seen: Tensor | None = None) -> Tensor:
     if warps.plain:
         return log_probs
     weights = log_probs
-    per_row = [tensor.to(log_probs.device)[:, None] for tensor in warps._tensors]
+    per_row = [to_device(tensor, log_probs.device)[:, None] for tensor in warps._tensors]
     temperature, top_k, top_p, min_p, penalty = per_row
     if warps.penalised and seen is not None:
         weights = torch.where(seen, weights * penalty, weights)
@@ -195,7 +196,7 @@ def pick(probs: Tensor, draws: Tensor) -> Tensor:
     # Two steps, first to a chunk and then inside it: one pass over the vocabulary instead of a cumulative sum.
     chunks = _pad(probs).view(len(probs), -1, _CHUNK)
     cumulative = chunks.sum(-1, dtype=torch.float64).cumsum(-1)
-    targets = draws.to(probs.device).unsqueeze(-1) * cumulative[:, -1:]
+    targets = draws.unsqueeze(-1) * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, targets, right=True).clamp(max=cumulative.shape[1] - 1)
     before = torch.where(place > 0, cumulative.gather(1, (place - 1).clamp(min=0)), 0.0)
     inside = chunks[torch.arange(len(probs), device=probs.device), place.squeeze(1)].cumsum(-1, dtype=torch.float64)
@@ -222,7 +223,7 @@ def choose(weights: Tensor, warps: Warps, draws: Tensor, probs: Tensor | None = 
     sampled = pick(weights.softmax(-1) if probs is None else probs, draws)
     if not warps.any_greedy:
         return sampled
-    return torch.where(warps.greedy.to(weights.device), weights.argmax(-1), sampled)
+    return torch.where(to_device(warps.greedy, weights.device), weights.argmax(-1), sampled)
 
 
 def distribution(weights: Tensor, warps: Warps) -> Tensor:
@@ -233,7 +234,7 @@ def distribution(weights: Tensor, warps: Warps) -> Tensor:
     best, place = weights.max(-1, keepdim=True)
     # Nothing is likeliest where nothing is possible, or where the row is NaN.
     likeliest = torch.zeros_like(probs).scatter(-1, place, best.isfinite().to(probs.dtype))
-    return torch.where(warps.greedy.to(weights.device)[:, None], likeliest, probs)
+    return torch.where(to_device(warps.greedy, weights.device)[:, None], likeliest, probs)
 
 
 def _kth(weights: Tensor, wanted: Tensor, k: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from trimtab.decoding.sampling import distribution
 from trimtab.policies.advance import combine, every_leaf, feed
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.state import State
+from trimtab.policies.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Speculator:
         if drafts.probs is not None:
             q = drafts.probs.gather(2, drafts.tokens.unsqueeze(2)).squeeze(2)
         numbers = torch.stack([ledger.numbers(FOR_TESTS, ahead) for ahead in range(k)], 1)
-        left = (ledger.limits[:, 1] - ledger.count).to(p.device)
+        left = to_device(ledger.limits[:, 1] - ledger.count, p.device)
         count = torch.minimum(drafts.count, left)
         passed = (numbers * q < p) & (torch.arange(k, device=p.device) < count[:, None])
         accepted = passed.long().cumprod(1).sum(1)

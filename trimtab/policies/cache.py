@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from trimtab.policies.shared import Shared
 from trimtab.policies.slots import Slots, room
+from trimtab.policies.transfer import to_device
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each (N, H, W, D)."""
@@ -112,7 +113,7 @@ class Rows:
             return self._alone().rollback(dropped)
         mask = self._full_mask()
         from_end = mask.flip(1).cumsum(1).flip(1)  # 1 for a row's last token, 2 for the one before it
-        mask = mask & (from_end > dropped.to(mask.device)[:, None])
+        mask = mask & (from_end > to_device(dropped, mask.device)[:, None])
         shorter = replace(self, lengths=self.lengths - dropped, mask=mask)
         # A masked slot has no weight, but 0 times NaN is NaN: what broke a dropped token must not stay.
         dense = not self.lean or shorter._sparse() or self._poisoned()
@@ -189,7 +190,7 @@ class Rows:
         own, mask = self._own, self._full_mask()
         longest = int(own.max())
         order = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, self.width - longest :]
-        mask = torch.arange(longest, device=mask.device) >= (longest - own.to(mask.device))[:, None]
+        mask = torch.arange(longest, device=mask.device) >= (longest - to_device(own, mask.device))[:, None]
         kept = None if bool((own == longest).all()) else mask
         if self.slots is None:
             assert self.tokens is not None

@@ -25,6 +25,7 @@ from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, scal
 from trimtab.policies.packed import Packed, can_reorder
 from trimtab.policies.shared import Shared
 from trimtab.policies.slots import Slots
+from trimtab.policies.transfer import to_device
 
 _BESIDE = 128
 """Adapters are multiplied together with the frozen weights up to this sum of ranks."""
@@ -269,7 +270,7 @@ class Decoder:
                 return _Context(rotation, Sight(None, causal=block > 1, shared=rows.shared))
             seen = torch.ones((1, 1, width), dtype=torch.bool, device=device)
         else:
-            ends = rows.lengths.to(device)[:, None] - block
+            ends = to_device(rows.lengths, device)[:, None] - block
             positions = (ends + torch.arange(block, device=device)).clamp(min=0)
             rotation = cosines[positions].unsqueeze(2), sines[positions].unsqueeze(2)
             seen = seen[:, None, :]

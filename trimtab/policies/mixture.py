@@ -18,6 +18,7 @@ from torch import Tensor
 from trimtab.errors import ConfigError, PolicyError
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import Exponent, Knob, KnobValues, Scalar, declared_knobs
+from trimtab.policies.transfer import to_device
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
 
 
@@ -129,6 +130,6 @@ def _log_of_sum(weighted: Sequence[tuple[Tensor, Tensor | float]]) -> Tensor:
     total = torch.zeros_like(shift)
     for log_probs, weight in weighted:
         if isinstance(weight, Tensor):
-            weight = weight.to(log_probs.device)[:, None, None]
+            weight = to_device(weight, log_probs.device)[:, None, None]
         total = total + weight * (log_probs - shift).exp()
     return total.clamp(min=0).log() + shift

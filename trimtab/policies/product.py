@@ -19,6 +19,7 @@ from torch import Tensor
 from trimtab.errors import PolicyError
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import Exponent, Knob, KnobValues, Scalar, declared_knobs
+from trimtab.policies.transfer import to_device
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
 
 FLOOR = 50.0
@@ -166,7 +167,7 @@ def _sum(weighted: Sequence[tuple[Tensor, Tensor | float]]) -> Tensor:
                 total = torch.add(total, scores, alpha=exponent)
             continue
         negative, zero = bool((exponent < 0).any()), bool((exponent == 0).any())  # knobs are on the CPU
-        weight = exponent.to(scores.device)[:, None, None]
+        weight = to_device(exponent, scores.device)[:, None, None]
         if zero:  # 0 * -inf would be NaN
             scores = torch.where(weight == 0, torch.zeros_like(scores), scores)
         if negative:
