@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trimtab import evaluation, rewards, testing, training
+    from trimtab import decoding, evaluation, rewards, testing, training
     from trimtab.decoding.answer import Answer
     from trimtab.errors import TrimtabError
     from trimtab.policies import recipes
@@ -43,6 +43,7 @@ _HOMES = {
     "within": "trimtab.policies.support",
 }
 _ROOMS = {
+    "decoding": "trimtab.decoding",
     "evaluation": "trimtab.evaluation",
     "recipes": "trimtab.policies.recipes",
     "rewards": "trimtab.rewards",
@@ -62,6 +63,7 @@ __all__ = [
     "TrimtabError",
     "Vocabulary",
     "__version__",
+    "decoding",
     "evaluation",
     "mix",
     "parse",
