@@ -20,7 +20,8 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trimtab.decoding.pool import decode, exact_kl
+from trimtab.decoding.kl import exact_kl
+from trimtab.decoding.pool import decode
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.policies.base import Policy, Prompt
 from trimtab.policies.knob import Knob

@@ -42,7 +42,7 @@ def brute(vocabulary, texts, tokens, minimum=0):
 
 def decoded(vocabulary, texts, tokens, minimum=0):
     """Return the same the way a pool does: token by token, looking only where one could complete a stop text."""
-    stops, could = StopTexts(vocabulary, torch.device("cpu")), completing(vocabulary, texts)
+    stops, could = StopTexts(vocabulary), completing(vocabulary, texts)
     for length in range(1, len(tokens) + 1):
         if could[tokens[length - 1]]:
             found = stops.length(texts, tokens[:length], length - 1, minimum)
@@ -105,13 +105,13 @@ def test_long_rows_and_several_stop_texts(seed):
 
 def test_a_block_of_several_tokens_is_looked_at_from_its_first():
     tokens = [0, 2, 4, 0]  # a b c a; the stop ends after the third token, in the middle of a block of three
-    stops = StopTexts(TOY, torch.device("cpu"))
+    stops = StopTexts(TOY)
     assert stops.length(("b c",), tokens, 1, 0) == 3
     assert stops.length(("b c",), tokens, 1, 2) is None  # b is before the minimum
 
 
 def test_tokens_are_looked_up_in_their_own_rows_group():
-    stops = StopTexts(TOY, torch.device("cpu"))
+    stops = StopTexts(TOY)
     tokens = torch.tensor([[0], [0], [4], [4]])
     assert stops.group(()) == 0 and stops.may_stop(torch.tensor([0] * 4), tokens) is None
     b, c = stops.group(("ab", "b")), stops.group(("c",))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trimtab.decoding.pool import exact_kl
+from trimtab.decoding.kl import exact_kl
 from trimtab.training.losses import (
     Coefficient,
     clipped_objective,

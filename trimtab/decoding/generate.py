@@ -24,6 +24,26 @@ def generate(
     draft_tokens: int | None = None,
 ) -> list[Answer]:
     """Answer texts with texts; :meth:`Policy.generate` documents the arguments."""
+    requests = requests_of(policy.vocabulary, prompts, n, knobs)
+    rows = decode(policy, requests, settings, draft=draft, draft_tokens=draft_tokens)
+    return [
+        to_answer(row, prompts[place], policy.vocabulary, settings)
+        for row, place in zip(rows, (i for i in range(len(prompts)) for _ in range(n)), strict=True)
+    ]
+
+
+def requests_of(
+    vocabulary: Vocabulary,
+    prompts: Sequence[str],
+    n: int,
+    knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None,
+) -> list[Request]:
+    """Turn texts into requests for n answers each.
+
+    Raises:
+        PromptError: there are no prompts, or one is empty.
+        ConfigError: there are not as many knob settings as prompts.
+    """
     if not prompts:
         raise PromptError(given="no prompts", expected="at least one prompt", hint="pass a prompt")
     bound = [knobs or {}] * len(prompts) if knobs is None or isinstance(knobs, Mapping) else list(knobs)
@@ -33,15 +53,10 @@ def generate(
             expected="one mapping for all, or one a prompt",
             hint="make the list as long as the prompts",
         )
-    encoded = [tuple(policy.vocabulary.encode(prompt)) for prompt in prompts]
-    requests = [
+    encoded = [tuple(vocabulary.encode(prompt)) for prompt in prompts]
+    return [
         Request(ids, n, values, encoded[:i].count(ids))
         for i, (ids, values) in enumerate(zip(encoded, bound, strict=True))
-    ]
-    rows = decode(policy, requests, settings, draft=draft, draft_tokens=draft_tokens)
-    return [
-        to_answer(row, prompts[place], policy.vocabulary, settings)
-        for row, place in zip(rows, (i for i in range(len(prompts)) for _ in range(n)), strict=True)
     ]
 
 

@@ -118,6 +118,10 @@ class Ledger:
             None if self.seen is None else self.seen[there],
         )
 
+    def handed_over(self, owners: list[Owner], draws: Tensor) -> Ledger:
+        """Give the rows to others, with their random numbers, (N, C + 1, 3)."""
+        return replace(self, owners=owners, draws=draws)
+
     def join(self, other: Ledger, size: int) -> Ledger:
         """Append rows; ``size`` is the number of tokens in the vocabulary."""
         seen = self.seen is not None or other.seen is not None

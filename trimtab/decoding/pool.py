@@ -15,17 +15,15 @@ from torch import Tensor
 
 from trimtab.decoding.answer import FinishReason
 from trimtab.decoding.drafters import Draft, drafters
-from trimtab.decoding.fed import Fed
-from trimtab.decoding.ledger import FOR_DRAWS, FOR_REDRAWS, Ledger, Owner
+from trimtab.decoding.ledger import Owner
 from trimtab.decoding.pace import MOST
 from trimtab.decoding.queue import Queue
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.decoding.running import Running
-from trimtab.decoding.sampling import choose, pick
 from trimtab.decoding.speculative import Speculator, forget
-from trimtab.decoding.stops import StopTexts
-from trimtab.errors import ConfigError, PolicyError, TrimtabError
-from trimtab.policies.advance import every_leaf, feed, needed_leaves
+from trimtab.decoding.stepper import Stepper
+from trimtab.errors import ConfigError
+from trimtab.policies.advance import every_leaf, needed_leaves
 from trimtab.policies.base import Leaf, Policy
 
 
@@ -64,15 +62,12 @@ class Pool:
         draft: Draft = None,
         draft_tokens: int | None = None,
     ) -> None:
-        self.policy = policy
-        self.policies = [policy, policy.reference] if metered and policy.reference != policy else [policy]
-        self.metered = metered
-        self._vocabulary = policy.vocabulary
         _keep_freed_memory()
-        self._stops: StopTexts | None = None
-        leaves = every_leaf(self.policies) if leaves is None else leaves
-        self._speculator = Speculator(self.policies, drafters(draft, policy, leaves), _drafts(draft_tokens))
-        self._queue = Queue(self.policies, self._speculator.policies, leaves, self._speculator.aside, bounds)
+        self._stepper = Stepper(policy, metered=metered)
+        policies = self._stepper.policies
+        leaves = every_leaf(policies) if leaves is None else leaves
+        self._speculator = Speculator(policies, drafters(draft, policy, leaves), _drafts(draft_tokens))
+        self._queue = Queue(policies, self._speculator.policies, leaves, self._speculator.aside, bounds)
         self._cancelled: set[int] = set()
         self._running: Running | None = None
 
@@ -130,8 +125,8 @@ class Pool:
         if self._running is None:
             return []
         started = time.perf_counter()
-        picked, done = self._pick(self._running)
-        self._running, tokens, rows = self._release(self._running, picked, done)
+        picked, done = self._stepper.pick(self._running)
+        self._running, tokens, rows = self._stepper.release(self._running, picked, done)
         if self._running is not None:
             rows += self._advance(self._running, tokens, started)
         return rows
@@ -141,109 +136,8 @@ class Pool:
         held = [] if self._running is None else self._running.ledger.owners
         if (newcomers := self._queue.admit(held)) is None:
             return
-        owners, fed = newcomers
-        device = fed.log_probs[0].device
-        if self._stops is None:
-            self._stops = StopTexts(self._vocabulary, device)
-        groups = [self._stops.group(owner.settings.stop) for owner in owners]
-        ledger = Ledger.of(owners, groups, self._vocabulary.end_ids, self._vocabulary.size, device)
-        nothing = torch.zeros((len(owners), 0), dtype=torch.long, device=device)
-        fresh = Running(ledger, fed, nothing)
+        fresh = self._stepper.open(*newcomers)
         self._running = fresh if self._running is None else self._running.join(fresh)
-
-    def _pick(self, running: Running) -> tuple[Tensor, list[FinishReason | None]]:
-        """Pick the next token of every row, write it down with what it cost, and say which rows are done, and why."""
-        ledger, log_probs = running.ledger, running.fed.log_probs[0]
-        probs = log_probs.softmax(-1)
-        if running.pending is None:
-            weights = ledger.weights(log_probs)
-            tokens = choose(weights, ledger.warps, ledger.numbers(FOR_DRAWS), probs if weights is log_probs else None)
-            usable = torch.isfinite(weights.gather(1, tokens[:, None]).squeeze(1))
-        else:
-            assert running.redrawn is not None
-            draws = torch.where(running.redrawn, ledger.numbers(FOR_REDRAWS), ledger.numbers(FOR_DRAWS))
-            tokens = pick(running.pending, draws)
-            usable = running.pending.gather(1, tokens[:, None]).squeeze(1) > 0
-        costs = self._costs(running.fed.log_probs, probs, tokens)
-        return tokens, self._write(ledger, tokens[:, None], costs[:, None], usable & ~costs.isnan().any(1))
-
-    def _costs(self, log_probs: Sequence[Tensor], probs: Tensor, tokens: Tensor) -> Tensor:
-        """Return what picked tokens cost: log-probability, that of the reference, KL; (..., 3) for tokens (...)."""
-        own = log_probs[0].gather(-1, tokens.unsqueeze(-1))
-        if len(log_probs) == 1:
-            nothing = torch.zeros_like(own)
-            return torch.cat([own, own if self.metered else nothing, nothing], -1)
-        reference = log_probs[1][..., : probs.shape[-1]]
-        theirs = reference.gather(-1, tokens.unsqueeze(-1))
-        return torch.cat([own, theirs, exact_kl(log_probs[0], reference, probs).unsqueeze(-1)], -1)
-
-    def _write(
-        self, ledger: Ledger, tokens: Tensor, costs: Tensor, usable: Tensor, wanted: Tensor | None = None
-    ) -> list[FinishReason | None]:
-        """Write tokens down and say which rows are done; the step's one wait for the device."""
-        assert self._stops is not None
-        wanted = torch.ones(len(ledger), dtype=torch.long, device=tokens.device) if wanted is None else wanted
-        kept, ended = ledger.write(tokens, costs, wanted)
-        may_stop = self._stops.may_stop(ledger.groups, tokens)
-        steps = torch.arange(tokens.shape[1], device=tokens.device)
-        suspects = torch.zeros_like(ended) if may_stop is None else (may_stop & (steps < kept[:, None])).any(1)
-        written, done, broken, suspected = torch.stack([kept, ended, ~usable, suspects]).cpu()
-        before = ledger.count
-        ledger.advance(written)
-        full = ledger.count >= ledger.limits[:, 1]
-        reasons: list[FinishReason | None] = [None] * len(ledger)
-        for i in torch.nonzero(full | done.bool() | broken.bool() | suspected.bool()).flatten().tolist():
-            reasons[i] = self._reason(ledger, i, broken=bool(broken[i]), ended=bool(done[i]), before=int(before[i]))
-        return reasons
-
-    def _reason(self, ledger: Ledger, row: int, *, broken: bool, ended: bool, before: int) -> FinishReason | None:
-        """Say why one row is done, if it is; a stop text may come before what else would end it."""
-        assert self._stops is not None
-        settings = ledger.owners[row].settings
-        if broken:
-            return "error"
-        tokens = ledger.tokens[row, : int(ledger.count[row])].tolist()
-        if settings.stop:
-            length = self._stops.length(settings.stop, tokens, before, settings.min_new_tokens)
-            if length is not None:
-                ledger.count[row] = length
-                return "stop"
-        if ended:
-            return "end" if tokens[-1] in self._vocabulary.end_ids else "stop"
-        return "length" if len(tokens) >= settings.max_new_tokens else None
-
-    def _release(
-        self, running: Running, tokens: Tensor, reasons: Sequence[FinishReason | None]
-    ) -> tuple[Running | None, Tensor, list[Row]]:
-        """Let finished rows go; returns the others and their tokens."""
-        if not any(reasons):
-            return running, tokens, []
-        rows = [self._row(running, i, reason) for i, reason in enumerate(reasons) if reason is not None]
-        alive = torch.tensor([i for i, reason in enumerate(reasons) if reason is None], dtype=torch.long)
-        if not len(alive):
-            return None, tokens, rows
-        return running.select(alive), tokens[alive.to(tokens.device)], rows
-
-    def _row(self, running: Running, index: int, reason: FinishReason) -> Row:
-        """Close the books of one row."""
-        ledger = running.ledger
-        owner = ledger.owners[index]
-        length = int(ledger.count[index]) - (reason == "error")
-        own, theirs, kl = ledger.costs[index, :length].T.tolist() if length else ([], [], [])
-        error = self._diagnose(running, index) if reason == "error" else None
-        tokens = ledger.tokens[index, :length].tolist()
-        return Row(owner.request, owner.place, tokens, own, theirs, kl, reason, error)
-
-    def _diagnose(self, running: Running, index: int) -> TrimtabError:
-        """Say what broke a row."""
-        said = {leaf: logits[index : index + 1].unsqueeze(1) for leaf, logits in running.fed.said.items()}
-        knobs = {name: values[index : index + 1] for name, values in running.fed.state.knobs.items()}
-        errors = (policy.diagnose(said, knobs) for policy in self.policies)
-        return next(filter(None, errors), None) or PolicyError(
-            given=f"{self.policy} in a row without any token to pick",
-            expected="a probability for every token, some of them above 0",
-            hint="lower min_new_tokens if only an end is possible",
-        )
 
     def _drop_cancelled(self) -> list[Row]:
         """Let the rows of cancelled requests go."""
@@ -256,7 +150,7 @@ class Pool:
                 "cancelled" if owner.ticket in cancelled else None for owner in self._running.ledger.owners
             ]
             none = torch.zeros(len(self._running), dtype=torch.long)
-            self._running, _, gone = self._release(self._running, none, reasons)
+            self._running, _, gone = self._stepper.release(self._running, none, reasons)
             rows += gone
         return rows
 
@@ -264,28 +158,21 @@ class Pool:
         """Feed the picked tokens, with a block of drafts where that pays; returns the rows that end in the block."""
         plan, size = self._speculator.plan(running), len(running)
         if not plan[1]:
-            self._running = self._plain(running, tokens)
+            self._running = self._stepper.feed(running, tokens)
             self._speculator.saw(plan, size, time.perf_counter() - started, 0, 0)
             return []
         cycle = self._speculator.run(plan, running, tokens)
         k, ledger, before = cycle.drafts.shape[1], running.ledger, running.ledger.count
-        costs = self._costs(cycle.log_probs, cycle.log_probs[0].softmax(-1), cycle.drafts)
+        costs = self._stepper.costs(cycle.log_probs, cycle.log_probs[0].softmax(-1), cycle.drafts)
         kept = torch.arange(k, device=costs.device) < cycle.accepted[:, None]
         usable = ~(costs.isnan().any(2) & kept).any(1)
-        done = self._write(ledger, cycle.drafts, costs, usable, cycle.accepted)
+        done = self._stepper.write(ledger, cycle.drafts, costs, usable, cycle.accepted)
         accepted = ledger.count - before
-        alive, left, rows = self._release(cycle.running, accepted, done)
+        alive, left, rows = self._stepper.release(cycle.running, accepted, done)
         self._running = None if alive is None else forget(alive, k, left)
         tested = int((accepted + 1).clamp(max=k).sum())
         self._speculator.saw(plan, size, time.perf_counter() - started, int(accepted.sum()), tested)
         return rows
-
-    def _plain(self, running: Running, tokens: Tensor) -> Running:
-        """Feed one token to every row."""
-        said, state = feed(running.fed.state, tokens.unsqueeze(1))
-        aside = running.fed.aside
-        behind = running.behind if aside is None else torch.cat([running.behind, tokens[:, None]], 1)
-        return Running(running.ledger, Fed.of(self.policies, said, state, aside), behind)
 
 
 def decode(
@@ -331,26 +218,6 @@ def decode(
         if row.error is not None:
             raise row.error
     return rows
-
-
-def exact_kl(log_probs: Tensor, reference_log_probs: Tensor, probs: Tensor | None = None) -> Tensor:
-    """Return KL(policy || reference) = sum_y pi(y) (log pi(y) - log pi_ref(y)) over the last axis, in nats.
-
-    Args:
-        log_probs: of the policy, (..., V).
-        reference_log_probs: of the reference, (..., V).
-        probs: the policy's probabilities, (..., V), where the caller has it already.
-
-    Example:
-        >>> half = torch.tensor([0.5, 0.5]).log()
-        >>> round(exact_kl(torch.tensor([0.9, 0.1]).log(), half).item(), 4)  # .9 ln 1.8 + .1 ln .2
-        0.3681
-    """
-    # Not exp(): where probabilities are below 1e-38, and steered ones often are, it is up to twenty times slower.
-    probs = log_probs.softmax(-1) if probs is None else probs
-    gap = (log_probs - reference_log_probs).masked_fill(probs == 0, 0.0)
-    kl: Tensor = torch.linalg.vecdot(probs, gap)
-    return kl
 
 
 def _drafts(tokens: int | None) -> int | None:

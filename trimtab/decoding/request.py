@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trimtab.decoding.answer import FinishReason
@@ -50,6 +51,26 @@ class Settings:
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
     seed: int = 0
+
+    @staticmethod
+    def of(
+        sampling: Sampling,
+        *,
+        min_new_tokens: int,
+        max_new_tokens: int,
+        stop: str | int | Sequence[str | int],
+        seed: int | None,
+    ) -> Settings:
+        """Tell stop texts from stop ids, and draw a seed where there is none."""
+        stops = [stop] if isinstance(stop, str | int) else stop
+        return Settings(
+            sampling,
+            min_new_tokens,
+            max_new_tokens,
+            tuple(each for each in stops if isinstance(each, str)),
+            tuple(each for each in stops if isinstance(each, int)),
+            secrets.randbits(63) if seed is None else seed,
+        )
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_new_tokens <= self.max_new_tokens or self.max_new_tokens < 1:

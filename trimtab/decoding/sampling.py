@@ -263,11 +263,16 @@ def uniforms(seed: int, prompt: Sequence[int], occurrence: int, answer: int, cou
     Returns:
         Numbers in [0, 1), shape (count, 3), float64: to draw a token, to test a draft, to draw again where it failed.
     """
-    # numpy mixes every word of a seed in turn, which would take milliseconds a row for long prompts.
-    digest = hashlib.blake2b(np.asarray(prompt, dtype="<i8").tobytes(), digest_size=16).digest()
-    key = np.random.SeedSequence([seed & (2**64 - 1), occurrence, answer, int.from_bytes(digest, "little")])
+    key = seed_of(seed, prompt, occurrence, answer)
     streams = [np.random.Generator(np.random.Philox(each)).random(count) for each in (key, *key.spawn(2))]
     return torch.from_numpy(np.stack(streams, axis=1))
+
+
+def seed_of(seed: int, prompt: Sequence[int], occurrence: int, answer: int) -> np.random.SeedSequence:
+    """Return what all random numbers of one row are made from; :func:`uniforms` says what the arguments are."""
+    # numpy mixes every word of a seed in turn, which would take milliseconds a row for long prompts.
+    digest = hashlib.blake2b(np.asarray(prompt, dtype="<i8").tobytes(), digest_size=16).digest()
+    return np.random.SeedSequence([seed & (2**64 - 1), occurrence, answer, int.from_bytes(digest, "little")])
 
 
 def _require(name: str, value: float, good: bool, expected: str) -> None:

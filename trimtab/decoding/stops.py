@@ -21,13 +21,12 @@ class StopTexts:
 
     Args:
         vocabulary: whose tokens they are made of.
-        device: where tokens are looked up.
     """
 
-    def __init__(self, vocabulary: Vocabulary, device: torch.device) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._groups: dict[tuple[str, ...], int] = {(): 0}
-        self._masks = torch.zeros((1, vocabulary.size), dtype=torch.bool, device=device)
+        self._masks = torch.zeros((1, vocabulary.size), dtype=torch.bool)
 
     def group(self, texts: tuple[str, ...]) -> int:
         """Return the number of a set of stop texts."""
@@ -39,7 +38,10 @@ class StopTexts:
 
     def may_stop(self, groups: Tensor, tokens: Tensor) -> Tensor | None:
         """Return which tokens could complete a stop text of their row's group, (N, T), or None where there are none."""
-        return None if len(self._groups) == 1 else self._masks[groups[:, None], tokens]
+        if len(self._groups) == 1:
+            return None
+        self._masks = self._masks.to(tokens.device)  # once, then it is there
+        return self._masks[groups[:, None], tokens]
 
     def length(self, texts: Sequence[str], tokens: Sequence[int], first: int, minimum: int) -> int | None:
         """Return how many tokens a row keeps that is ended by a stop text, or None where none ends it.

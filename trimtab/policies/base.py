@@ -6,7 +6,6 @@ decode is a value that goes in and comes out.
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -207,14 +206,12 @@ class Policy(ABC):
         from trimtab.decoding.request import Settings
         from trimtab.decoding.sampling import Sampling
 
-        stops = [stop] if isinstance(stop, str | int) else stop
-        settings = Settings(
-            sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
+        settings = Settings.of(
+            Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
             min_new_tokens=min_new_tokens,
             max_new_tokens=max_new_tokens,
-            stop=tuple(each for each in stops if isinstance(each, str)),
-            stop_ids=tuple(each for each in stops if isinstance(each, int)),
-            seed=secrets.randbits(63) if seed is None else seed,
+            stop=stop,
+            seed=seed,
         )
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         return generate(self, texts, settings, n=n, knobs=knobs, draft=draft, draft_tokens=draft_tokens)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from trimtab.decoding.pool import exact_kl
+from trimtab.decoding.kl import exact_kl
 from trimtab.decoding.queue import check_lengths
 from trimtab.errors import RunError
 from trimtab.policies.advance import every_leaf
