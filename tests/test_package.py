@@ -9,7 +9,8 @@ import trimtab
 
 ROOT = Path(trimtab.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-ORDER = ["errors", "assets", "policies", "decoding", "rewards", "training", "evaluation", "tasks", "benchmarks", "cli"]
+ORDER = ["errors", "assets", "policies", "rewards", "values", "decoding", "training", "evaluation"]
+ORDER += ["tasks", "benchmarks", "cli"]
 # Policy.generate is the public face of decoding; it imports the pool when it is called.
 POINTS_BACK = {("policies/base.py", "decoding")}
 MAX_LINES, MAX_FUNCTION = 400, 60

@@ -1,0 +1,9 @@
+"""Scorers of prefixes, which a search asks what unfinished answers are worth."""
+
+from trimtab.values.combine import PerToken, Sum
+from trimtab.values.log_ratio import LogRatio
+from trimtab.values.prefix_value import PrefixValue
+from trimtab.values.reward_value import RewardValue
+from trimtab.values.value import Chunk, Value, ValueState
+
+__all__ = ["Chunk", "LogRatio", "PerToken", "PrefixValue", "RewardValue", "Sum", "Value", "ValueState"]
