@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trimtab import decoding, evaluation, rewards, testing, training
+    from trimtab import decoding, evaluation, rewards, testing, training, values
     from trimtab.decoding.answer import Answer
+    from trimtab.decoding.search import search
     from trimtab.errors import TrimtabError
     from trimtab.policies import recipes
     from trimtab.policies.base import Leaf, Policy
@@ -39,6 +40,7 @@ _HOMES = {
     "parse": "trimtab.policies.expression",
     "plausible": "trimtab.policies.support",
     "read_policy_file": "trimtab.policies.policy_file",
+    "search": "trimtab.decoding.search",
     "train": "trimtab.training.trainer",
     "within": "trimtab.policies.support",
 }
@@ -49,6 +51,7 @@ _ROOMS = {
     "rewards": "trimtab.rewards",
     "testing": "trimtab.testing",
     "training": "trimtab.training",
+    "values": "trimtab.values",
 }
 
 __all__ = [
@@ -71,9 +74,11 @@ __all__ = [
     "read_policy_file",
     "recipes",
     "rewards",
+    "search",
     "testing",
     "train",
     "training",
+    "values",
     "within",
 ]
 

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimtab.errors import StateError
 from trimtab.policies import shared
+from trimtab.policies.advance import step
 from trimtab.policies.cache import Rows
 from trimtab.policies.slots import Slots
 from trimtab.testing import tiny_lm
@@ -71,7 +73,7 @@ def read(rows):
     ((keys, values),) = rows.layers
     assert keys.shape == (len(rows), HEADS, rows.width, SIZE)
     if rows.shared is not None:
-        common = rows.shared.copies()
+        common = list(rows.shared.copies())
         keys, values = torch.cat([common[0], keys], 2), torch.cat([common[1], values], 2)
     found = []
     for key, value, kept in zip(keys, values, mask, strict=True):
@@ -282,6 +284,21 @@ def test_holes_in_the_middle_are_not_seen_and_do_not_count_as_positions():
         assert close(stepped(lm, state, [[11, 1], [11, 1]])[0], expected)
 
 
+def test_padding_is_not_heard_of():
+    lm = tiny_lm()
+    with torch.no_grad():
+        lm.trunk.model.get_input_embeddings().weight[0] = torch.nan
+        together = lm.init([[1, 2, 3, 4], [5]])[0]
+    assert close(together, fresh(lm, [[1, 2, 3, 4], [5]]))
+
+
+def test_no_rows_are_no_state():
+    with torch.no_grad():
+        _, state = tiny_lm().init([[1, 2], [3]])
+    with pytest.raises(StateError, match="at least one row"):
+        state.select([])
+
+
 @pytest.mark.usefixtures("worth")
 @pytest.mark.parametrize("prompts", [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3], [4]]], ids=["even", "ragged"])
 @settings(max_examples=25, deadline=None)
@@ -324,6 +341,17 @@ def test_a_state_made_in_inference_mode_goes_on_outside_it():
     assert close(stepped(lm, joined, [[1]] * 4)[0], fresh(lm, [[1, 2, 4, 1], [3, 5, 1], [1, 2, 4, 6, 1], [3, 5, 7, 1]]))
     with torch.inference_mode():  # and back
         assert close(lm.step(outside, torch.tensor([[1], [1]]))[0][:, -1], fresh(lm, [[1, 2, 4, 6, 1], [3, 5, 7, 1]]))
+
+
+def test_nan_is_forgotten_however_often_rows_are_rolled_back():
+    lm = broken_lm()
+    with torch.no_grad():
+        _, state = lm.init([[1, 2]])
+        for token in (5, 3):
+            _, state = step([lm], state, torch.tensor([[token]]), check=False)
+        for length in (3, 2):
+            state = state.rollback([length])
+        assert close(lm.step(state, torch.tensor([[7]]))[0][:, -1], fresh(lm, [[1, 2, 7]]))
 
 
 def broken_lm():

@@ -3,14 +3,20 @@
 import pytest
 import torch
 
+from trimtab.decoding.pool import Pool
+from trimtab.decoding.request import Bounds, Request, Settings
 from trimtab.policies import shared
-from trimtab.policies.shared import Shared
+from trimtab.policies.advance import init, step
+from trimtab.policies.shared import Shared, pays
+from trimtab.policies.slots import Slots
 from trimtab.testing import tiny_lm
 
 
 def prompts_of(lanes, *, width=4, prompts=3):
     keys = torch.arange(prompts * width, dtype=torch.float32).view(prompts, 1, width, 1)
-    return Shared([keys, -keys], None, torch.full((prompts,), width), torch.tensor(lanes))
+    storage = Slots([keys, -keys], prompts, width, None)
+    origins = tuple((storage, lane, width) for lane in range(prompts))
+    return Shared([keys, -keys], None, torch.full((prompts,), width), origins, torch.tensor(lanes))
 
 
 @pytest.mark.parametrize("lanes", [[0, 0, 1, 2], [2, 0, 1, 0, 2, 2], [1, 1, 1]])
@@ -32,19 +38,60 @@ def test_prompts_without_rows_are_dropped():
     assert picked.tensors[0].flatten().tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
 
 
-def test_joined_prompts_are_padded_on_the_left():
+def test_joined_prompts_are_padded_on_the_left(monkeypatch):
+    monkeypatch.setattr(shared, "_WORTH", 1)
     both = prompts_of([0, 0], width=2, prompts=1).join(prompts_of([0, 0], width=3, prompts=1))
     assert both.lane.tolist() == [0, 0, 1, 1] and both.lengths.tolist() == [2, 3]
-    assert both.seen().tolist() == [[False, True, True]] * 2 + [[True] * 3] * 2
+    assert both.seen.tolist() == [[False, True, True]] * 2 + [[True] * 3] * 2
     assert both.tensors[0].flatten().tolist() == [0, 0, 1, 0, 1, 2]
 
 
+def test_the_same_prompt_is_joined_to_itself(monkeypatch):
+    monkeypatch.setattr(shared, "_WORTH", 1)
+    first = prompts_of([0, 0, 1, 1], prompts=2)
+    both = first.join(first.select(torch.tensor([2, 0, 2])))
+    assert both.lane.tolist() == [0, 0, 1, 1, 1, 0, 1] and both.tensors is first.tensors
+    other = first.join(prompts_of([0, 0], prompts=1))
+    assert other.lane.tolist() == [0, 0, 1, 1, 2, 2] and len(other.origins) == 3
+    assert prompts_of([0, 0, 0, 0], prompts=1).join(prompts_of([0, 1, 2])) is None  # 4 prompts x 4 > 2 x 7 rows
+    monkeypatch.setattr(shared, "_WORTH", 100)
+    assert first.join(first) is None
+
+
 def test_sharing_pays_where_many_slots_are_saved_and_prompts_have_about_as_many_rows_each():
-    long = {"width": 1000, "prompts": 2}
-    assert not prompts_of([0, 0, 1, 1], **long).pays  # saves 2 x 1000 of the 2048 that are asked
-    assert prompts_of([0, 0, 0, 1, 1], **long).pays  # saves 3 x 1000; 2 prompts of up to 3 rows hold 5
-    assert prompts_of([0, 0, 0, 1], width=2000, prompts=2).pays  # 2 prompts of up to 3 rows: 6 places for 4 rows
-    assert not prompts_of([0] * 9 + [1, 2, 3], width=1000, prompts=4).pays  # 36 places for 12 rows
+    assert not pays(torch.tensor([0, 0, 1, 1]), 1000)  # saves 2 x 1000 of the 2048 that are asked
+    assert pays(torch.tensor([0, 0, 0, 1, 1]), 1000)  # saves 3 x 1000; 2 prompts of up to 3 rows: 6 places for 5 rows
+    assert pays(torch.tensor([3, 3, 3, 1]), 2000)  # 6 places for 4 rows, whatever the prompts' numbers
+    assert not pays(torch.tensor([0] * 9 + [1, 2, 3]), 1000)  # 36 places for 12 rows
+
+
+@pytest.mark.parametrize(("rows", "n"), [(8, 24), (32, 96), (3, 9)])
+def test_a_prompt_with_more_answers_than_rows_is_held_once(rows, n, monkeypatch):
+    monkeypatch.setattr(shared, "_WORTH", 16)
+    pool, held = Pool(tiny_lm(), bounds=Bounds(rows=rows)), []
+    pool.submit(Request(tuple([1, 2] * 8), n=n), Settings(max_new_tokens=12, seed=0))
+    while pool.busy:
+        pool.step()
+        if pool._running is not None and len(pool._running) > 2:
+            (part,) = pool._running.fed.state.parts
+            held.append(part.state.stacks[0].rows.shared)
+    assert held and all(each is not None and len(each.lengths) == 1 for each in held)
+
+
+def test_nan_in_a_shared_prompt_stays_in_its_rows(monkeypatch):
+    monkeypatch.setattr(shared, "_WORTH", 1)
+    lm = tiny_lm()
+    with torch.no_grad():
+        lm.trunk.model.get_input_embeddings().weight[5] = torch.nan
+        states = [init([lm], [prompt], check=False)[1].fork(3) for prompt in ([1, 5, 2, 3], [4, 2, 6])]
+        state = states[0].join(states[1])
+        assert state.parts[0].state.stacks[0].rows.shared is not None
+        _, state = step([lm], state, torch.tensor([[1], [2], [3], [1], [5], [3]]), check=False)
+        state = state.rollback([5, 5, 5, 4, 3, 4])  # what broke the fifth row is forgotten
+        (log_probs,), _ = step([lm], state, torch.tensor([[7]] * 6), check=False)
+        assert log_probs.isnan().all(-1).flatten().tolist() == [True, True, True, False, False, False]
+        again = torch.stack([lm.init([[4, 2, 6, *more, 7]])[0][0] for more in ([1], [], [3])])
+    assert torch.allclose(log_probs[3:, 0], again, atol=1e-4)
 
 
 def test_a_forked_prompt_is_held_once_until_few_rows_are_left(monkeypatch):

@@ -1,8 +1,30 @@
 """From policies to answers: sampling, speculation and the row pool."""
 
 from trimtab.decoding.answer import Answer
+from trimtab.decoding.hunt import Found
 from trimtab.decoding.pool import Pool, decode
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.decoding.sampling import Sampling
+from trimtab.decoding.search import search
+from trimtab.decoding.shape import Shape, best_of_n, blockwise, chunk_beam, smc, speculative_rejection
+from trimtab.decoding.trace import Trace
 
-__all__ = ["Answer", "Bounds", "Pool", "Request", "Row", "Sampling", "Settings", "decode"]
+__all__ = [
+    "Answer",
+    "Bounds",
+    "Found",
+    "Pool",
+    "Request",
+    "Row",
+    "Sampling",
+    "Settings",
+    "Shape",
+    "Trace",
+    "best_of_n",
+    "blockwise",
+    "chunk_beam",
+    "decode",
+    "search",
+    "smc",
+    "speculative_rejection",
+]

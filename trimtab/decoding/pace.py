@@ -96,7 +96,9 @@ class Pace:
             return 0, 1.0  # nothing to compare with, or nothing recent
         if not self._cycles:
             return _TRIAL, _GAIN
-        k = max(range(1, MOST + 1), key=self.gain)
+        most = max(map(self.gain, range(1, MOST + 1)))
+        # The gain is flat around its maximum, and the fewest drafts of equal gain are the fewest to lose.
+        k = next(k for k in range(1, MOST + 1) if self.gain(k) >= 0.97 * most)
         if self.gain(k) >= _GAIN:
             return k, self.gain(k)
         return (_TRIAL // 2, 1.0) if self.idle >= _PAUSE else (0, 1.0)

@@ -6,14 +6,14 @@ rolled back) is masked. Appending does not copy, see ``slots.py``; nor does fork
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trimtab.policies.shared import Shared
+from trimtab.policies.shared import Shared, pays
 from trimtab.policies.slots import Slots, room
 from trimtab.policies.transfer import to_device
 
@@ -33,7 +33,7 @@ class Rows:
         width: W.
         mask: which of them hold a token, shape (N, W); None when all do.
         slots: keys and values; None for models whose state is not a key-value cache.
-        tokens: token ids, shape (N, W), 0 in masked slots; only kept where there are no slots.
+        tokens: token ids, shape (N, W), any in masked slots; only kept where there are no slots.
         lean: whether the lean pass reads them. It can mask slots between tokens and read shared ones; others cannot.
         shared: slots before these that rows have in common.
     """
@@ -67,7 +67,7 @@ class Rows:
             return self.mask
         if self.mask is None and self.shared.mask is None:
             return None
-        return torch.cat([self.shared.seen(), self._full_mask()], 1)
+        return torch.cat([self.shared.seen, self._full_mask()], 1)
 
     @staticmethod
     def of_layers(layers: Sequence[tuple[Tensor, Tensor]], like: Rows) -> Rows:
@@ -92,17 +92,15 @@ class Rows:
         """Keep these rows, in this order."""
         if torch.equal(index, torch.arange(len(self))):
             return self
-        if self.lean and self.shared is None and (fork := self._fork(index)).pays:
-            nothing = [view[:1, :, :0].expand(len(index), -1, -1, -1) for view in self._views()]
-            empty = self._holding(nothing, lanes=len(index), more=room(0))
-            return replace(self, lengths=self.lengths[index], width=0, mask=None, slots=empty, shared=fork)
+        if self.lean and self.shared is None and pays(index, self.width):
+            return self._forked(index)
         mask = None if self.mask is None else self.mask[index.to(self.mask.device)]
         tokens = None if self.tokens is None else self.tokens[index.to(self.tokens.device)]
         slots = None if self.slots is None else self._picked(self.slots, index)
         shared = None if self.shared is None else self.shared.select(index)
-        picked = replace(
-            self, lengths=self.lengths[index], mask=mask, slots=slots, tokens=tokens, shared=shared
-        )._unshared_unless_it_pays()
+        picked = replace(self, lengths=self.lengths[index], mask=mask, slots=slots, tokens=tokens, shared=shared)
+        if shared is not None and not pays(shared.lane, shared.width):
+            picked = picked._alone()
         return picked._compact() if picked._sparse() else picked
 
     def rollback(self, dropped: Tensor) -> Rows:
@@ -121,12 +119,13 @@ class Rows:
 
     def join(self, other: Rows) -> Rows:
         """Append rows; the narrower side is padded on the left."""
-        shared = None
-        if self.shared is not None and other.shared is not None:
-            shared = self.shared.join(other.shared)
-        if shared is None or not shared.pays:
-            return self._alone()._joined(other._alone(), None)
-        return self._joined(other, shared)
+        if self.shared is not None or other.shared is not None:
+            # Rows that share nothing may begin with a prompt that the others share.
+            a, b = (rows._forked(torch.arange(len(rows))) if rows.shared is None else rows for rows in (self, other))
+            assert a.shared is not None and b.shared is not None
+            if (shared := a.shared.join(b.shared)) is not None:
+                return a._joined(b, shared)
+        return self._alone(lanes=len(self) + len(other))._joined(other._alone(), None)
 
     def _joined(self, other: Rows, shared: Shared | None) -> Rows:
         """Append rows and their own slots."""
@@ -146,27 +145,28 @@ class Rows:
         slots.poison(b._slots.poisoned)
         return replace(both, slots=slots)
 
-    def _fork(self, index: Tensor) -> Shared:
-        """Return all slots as what the picked rows have in common."""
-        everything = Shared(self._views(), self.mask, self.lengths, torch.arange(len(self)))
-        return everything.select(index)
+    def _forked(self, index: Tensor) -> Rows:
+        """Return picked rows that have all slots so far in common, and none of their own."""
+        origins = tuple((self._slots, i, self.width) for i in range(len(self)))
+        everything = Shared(self._views(), self.mask, self.lengths, origins, torch.arange(len(self)))
+        nothing = (view[:1, :, :0].expand(len(index), -1, -1, -1) for view in self._views())
+        slots = self._holding(nothing, lanes=len(index), more=room(self.width))
+        lengths, shared = self.lengths[index], everything.select(index)
+        return replace(self, lengths=lengths, width=0, mask=None, slots=slots, shared=shared)
 
-    def _alone(self) -> Rows:
-        """Give every row slots of its own for what it shares."""
+    def _alone(self, lanes: int = 0) -> Rows:
+        """Give every row slots of its own for what it shares, with lanes for more rows."""
         if self.shared is None:
             return self
-        tensors = [torch.cat(pair, 2) for pair in zip(self.shared.copies(), self._views(), strict=True)]
-        slots = self._holding(tensors, lanes=len(self), more=room(self.extent))
+        tensors = (torch.cat(pair, 2) for pair in zip(self.shared.copies(), self._views(), strict=True))
+        slots = self._holding(tensors, lanes=lanes, more=room(self.extent))
         return replace(self, width=self.extent, mask=self.seen, slots=slots, shared=None)
-
-    def _unshared_unless_it_pays(self) -> Rows:
-        return self if self.shared is None or self.shared.pays else self._alone()
 
     def _picked(self, slots: Slots, index: Tensor) -> Slots:
         """Copy the slots of some rows. Lanes that become free are kept for newcomers, as many as there are rows."""
         there = index.to(slots.device)
         # One row that is forked is written once; others are gathered first.
-        views = [view.expand(len(index), -1, -1, -1) if len(self) == 1 else view[there] for view in self._views()]
+        views = (view.expand(len(index), -1, -1, -1) if len(self) == 1 else view[there] for view in self._views())
         return self._holding(views, lanes=min(slots.lanes, 2 * len(index)), more=room(self.width))
 
     def _widened(self, width: int) -> Rows:
@@ -200,8 +200,9 @@ class Rows:
             view.gather(2, wide.expand(-1, view.shape[1], -1, view.shape[3])).masked_fill(hidden, 0)
             for view in self._views()
         ]
-        # What was poisoned is gone.
         slots = Slots.holding(tensors, lanes=min(self.slots.lanes, 2 * len(self)), room=room(longest))
+        if self._poisoned():
+            slots.poison(torch.stack([tensor.isnan().any() for tensor in tensors]).any())
         return replace(self, width=longest, mask=kept, slots=slots)
 
     @property
@@ -214,7 +215,7 @@ class Rows:
         assert self.slots is not None
         return self.slots
 
-    def _holding(self, tensors: Sequence[Tensor], *, lanes: int, more: int) -> Slots:
+    def _holding(self, tensors: Iterable[Tensor], *, lanes: int, more: int) -> Slots:
         """Copy tensors made from these rows' slots into a storage of their own."""
         return Slots.holding(tensors, lanes=lanes, room=more, poisoned=self._slots.poisoned)
 
@@ -227,6 +228,6 @@ class Rows:
     def _full_mask(self) -> Tensor:
         if self.mask is not None:
             return self.mask
-        there = self.slots or self.tokens
+        there = self.tokens if self.slots is None else self.slots
         assert there is not None
         return torch.ones((len(self), self.width), dtype=torch.bool, device=there.device)

@@ -6,7 +6,7 @@ values once a row, since the queries of all rows of a prompt are multiplied with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,8 +14,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trimtab.policies.slots import Slots
+
 _WORTH = 2048
 """Slots that must be saved for sharing to be faster than copies, as measured on a CPU for 2 to 32 rows."""
+
+
+Origin = tuple[Slots, int, int]
+"""Where a prompt was forked from: storage, lane, and width. Equal origins are the same prompt."""
+
+
+def pays(lane: Tensor, width: int) -> bool:
+    """Return whether sharing is faster than copies: enough of them are saved, and prompts have about as many rows each.
+
+    Args:
+        lane: number of the prompt that each row begins with, (N,), on the CPU.
+        width: slots of the longest prompt.
+    """
+    counts = lane.bincount()
+    rows, prompts = len(lane), int((counts > 0).sum())
+    return (rows - prompts) * width >= _WORTH and prompts * int(counts.max()) <= 2 * rows
 
 
 @dataclass(frozen=True)
@@ -26,12 +44,14 @@ class Shared:
         tensors: keys and values in turn, each (M, H, P, D).
         mask: which slots hold a token, (M, P); None when all do.
         lengths: tokens of each prompt, (M,), on the CPU.
+        origins: of the prompts.
         lane: which of the prompts each row begins with, (N,), on the CPU.
     """
 
     tensors: list[Tensor]
     mask: Tensor | None
     lengths: Tensor
+    origins: tuple[Origin, ...]
     lane: Tensor
 
     @property
@@ -44,12 +64,6 @@ class Shared:
         """Keys and values of each layer, each (M, H, P, D)."""
         return list(zip(self.tensors[::2], self.tensors[1::2], strict=True))
 
-    @property
-    def pays(self) -> bool:
-        """Whether sharing is faster than copies: enough of them are saved, and prompts have about as many rows each."""
-        rows, prompts = len(self.lane), len(self.lengths)
-        return (rows - prompts) * self.width >= _WORTH and prompts * self._most <= 2 * rows
-
     def select(self, index: Tensor) -> Shared:
         """Keep these rows, in this order, and the prompts that they begin with."""
         used, lane = torch.unique(self.lane[index], return_inverse=True)
@@ -57,33 +71,38 @@ class Shared:
             return replace(self, lane=lane)
         there = used.to(self.tensors[0].device)
         mask = None if self.mask is None else self.mask[there]
-        return Shared([tensor[there] for tensor in self.tensors], mask, self.lengths[used], lane)
+        origins = tuple(self.origins[i] for i in used.tolist())
+        return Shared([tensor[there] for tensor in self.tensors], mask, self.lengths[used], origins, lane)
 
-    def join(self, other: Shared) -> Shared:
-        """Append rows."""
-        width = max(self.width, other.width)
+    def join(self, other: Shared) -> Shared | None:
+        """Append rows, those of the same prompts to them; None where that does not pay."""
+        origins = list(dict.fromkeys((*self.origins, *other.origins)))
+        moved = torch.tensor([origins.index(origin) for origin in other.origins])
+        lane, width = torch.cat([self.lane, moved[other.lane]]), max(self.width, other.width)
+        if not pays(lane, width):
+            return None
+        new = moved >= len(self.origins)
+        if not bool(new.any()):
+            return replace(self, lane=lane)
+        there = new.to(self.tensors[0].device)
         mask = None
         if not (self.mask is None and other.mask is None and self.width == other.width):
-            mask = torch.cat([self._mask(width), other._mask(width)])
-        return Shared(
-            [
-                torch.cat([F.pad(each, (0, 0, width - each.shape[2], 0)) for each in pair])
-                for pair in zip(self.tensors, other.tensors, strict=True)
-            ],
-            mask,
-            torch.cat([self.lengths, other.lengths]),
-            torch.cat([self.lane, other.lane + len(self.lengths)]),
-        )
+            mask = torch.cat([self._mask(width), other._mask(width)[there]])
+        tensors = [
+            torch.cat([F.pad(each, (0, 0, width - each.shape[2], 0)) for each in (mine, theirs[there])])
+            for mine, theirs in zip(self.tensors, other.tensors, strict=True)
+        ]
+        return Shared(tensors, mask, torch.cat([self.lengths, other.lengths[new]]), tuple(origins), lane)
 
-    def copies(self) -> Sequence[Tensor]:
-        """Return the slots of every row, keys and values in turn, each (N, H, P, D)."""
-        there = self.lane.to(self.tensors[0].device)
-        return [tensor[there] for tensor in self.tensors]
+    def copies(self) -> Iterator[Tensor]:
+        """Yield the slots of every row, keys and values in turn, each (N, H, P, D)."""
+        there = self._places[1]
+        return (tensor[there] for tensor in self.tensors)
 
+    @cached_property
     def seen(self) -> Tensor:
-        """Return which slots of its prompt each row sees, (N, P)."""
-        mask = self._mask(self.width)
-        return mask[self.lane.to(mask.device)]
+        """Which slots of its prompt each row sees, (N, P)."""
+        return self._mask(self.width)[self._places[1]]
 
     def gather(self, x: Tensor) -> Tensor:
         """Put what belongs to rows, (N, H, G, D), together by prompt, (M, H, C G, D), C the most rows of a prompt."""

@@ -6,7 +6,7 @@ its own. Which rows and slots mean what is the business of ``cache.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -26,11 +26,12 @@ class Slots:
         self.tensors, self.rows, self.width, self.poisoned = tensors, rows, width, poisoned
 
     @staticmethod
-    def holding(tensors: Sequence[Tensor], *, lanes: int, room: int, poisoned: Tensor | None = None) -> Slots:
-        """Copy tensors of shape (N, H, W, D) into a storage with some lanes and this much room to grow."""
-        rows, width = tensors[0].shape[0], tensors[0].shape[2]
+    def holding(tensors: Iterable[Tensor], *, lanes: int, room: int, poisoned: Tensor | None = None) -> Slots:
+        """Copy tensors of shape (N, H, W, D), one after another, into a storage with lanes and room to grow."""
+        rows = width = 0
         storage = []
         for tensor in tensors:
+            rows, width = tensor.shape[0], tensor.shape[2]
             larger = tensor.new_empty((max(lanes, rows), tensor.shape[1], width + room, tensor.shape[3]))
             larger[:rows, :, :width] = tensor
             storage.append(larger)

@@ -73,11 +73,11 @@ class State:
     def select(self, rows: Sequence[int] | Tensor) -> State:
         """Keep these rows, in this order; a row may appear several times."""
         index = torch.as_tensor(rows, dtype=torch.long)
-        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < len(self.lengths):
+        if not index.numel() or not 0 <= int(index.min()) <= int(index.max()) < len(self.lengths):
             raise StateError(
                 given=f"rows {index.tolist()}",
                 expected=f"rows from 0 to {len(self.lengths) - 1}",
-                hint="check the rows",
+                hint="pick at least one row, each by its number",
             )
         return State(
             tuple(Part(p.host, p.leaves, p.state.select(index)) for p in self.parts),

@@ -283,7 +283,9 @@ class Trunk:
         """Feed whole prompts, the K leaves of a sequence next to each other; logits (B * K, 1, columns)."""
         lengths = torch.tensor([len(stream) for stream in streams])
         width = int(lengths.max())
-        tokens = torch.tensor([[0] * (width - len(stream)) + list(stream) for stream in streams], device=self.device)
+        # Padded with a token of the row itself: no row hears of a token that only another one has, not even NaN.
+        padded = [[stream[0]] * (width - len(stream)) + list(stream) for stream in streams]
+        tokens = torch.tensor(padded, device=self.device)
         mask = None
         if bool((lengths < width).any()):
             mask = torch.arange(width, device=self.device) >= (width - lengths.to(self.device))[:, None]
