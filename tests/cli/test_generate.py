@@ -134,3 +134,31 @@ def test_drafts_change_nothing_but_the_speed(trimtab, models):
 def test_a_drafter_that_is_not_there(trimtab, models):
     ran = trimtab("generate", "base", *models, "w1", "--draft", "nobody/nothing")
     assert ran.code == 1 and "nobody/nothing" in ran.err
+
+
+@pytest.mark.parametrize("method", ["chunk_beam", "blockwise", "best_of_n", "speculative_rejection", "smc"])
+def test_every_search_finds_scored_answers(trimtab, models, method):
+    arguments = ("--search", method, "--value", "guide / base", "--beams", 2, "--branches", 3, "--chunk", 2)
+    (found,) = trimtab("generate", "base", *models, "w1", *arguments, *SHORT, "--seed", 0, "--json").json["found"]
+    scores = [each["score"] for each in found["hypotheses"]]
+    assert scores and scores == sorted(scores, reverse=True)
+    assert {node["depth"] for node in found["trace"]} == ({0} if method == "best_of_n" else {0, 1, 2, 3})
+
+
+def test_a_search_shows_the_best_answer_and_takes_rewards(trimtab, models):
+    run = trimtab("generate", "base", *models, "w1", "--search", "best_of_n", "--value", "reward:repetition", *SHORT)
+    assert run.out.startswith("w1") and "[score" in run.out
+
+
+def test_a_search_refuses_what_it_would_not_heed(trimtab, models):
+    for extra in (("-n", 3), ("--draft", "lookup")):
+        run = trimtab("generate", "base", *models, "w1", "--search", "best_of_n", "--value", "guide / base", *extra)
+        assert run.code != 0 and f"--search with {extra[0]}" in run.err
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [((), "--search without --value"), (("--value", "guide / nobody"), "unknown model 'nobody'")]
+)
+def test_a_search_says_what_it_lacks(trimtab, models, value, told):
+    run = trimtab("generate", "base", *models, "w1", "--search", "chunk_beam", *value)
+    assert run.code != 0 and told in run.err

@@ -23,6 +23,7 @@ from trimtab.cli.options import (
     knob_values,
     pairs,
 )
+from trimtab.cli.searching import Method, build_shape, build_value, refuse_beside_search, show
 from trimtab.errors import PromptError
 
 
@@ -44,6 +45,14 @@ def generate(  # noqa: PLR0913 -- one parameter an option
         str | None,
         typer.Option(help="Who drafts tokens for the policy to verify: auto, lookup, or a model's name or source."),
     ] = None,
+    search: Annotated[Method | None, typer.Option(help="Search instead of sampling; needs --value.")] = None,
+    value: Annotated[
+        str | None,
+        typer.Option(help='Scores unfinished answers: "tuned / untuned", reward:NAME, or the folder of a value.'),
+    ] = None,
+    beams: Annotated[int, typer.Option(help="Of a search: hypotheses that are kept.")] = 4,
+    branches: Annotated[int, typer.Option(help="Of a search: continuations of each, or N of best-of-N.")] = 4,
+    chunk: Annotated[int, typer.Option(help="Of a search: tokens between two selections.")] = 5,
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -69,6 +78,14 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     }
     settings = {**decoding.model_dump(), **{name: value for name, value in flags.items() if value is not None}}
     seed = secrets.randbits(31) if seed is None else seed
+    if search is not None:
+        from trimtab.decoding.search import search as find
+
+        refuse_beside_search(n, draft)
+        scorer = build_value(value, models, dtype=dtype, device=device)
+        shape = build_shape(search, beams, branches, chunk)
+        show(talk, str(built), seed, find(built, texts, scorer, shape, seed=seed, knobs=knobs, **settings))
+        return
     answers = built.generate(texts, n=n, seed=seed, knobs=knobs, draft=drafter, **settings)
     if as_json:
         from dataclasses import asdict
