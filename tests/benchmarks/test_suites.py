@@ -9,7 +9,7 @@ from trimtab.errors import UsageError
 ASKED = {
     "decode": [">= 1.05"] * 6,
     "fused": ["<= 1.35", "<= 1.7", "<= 1.55", ">= 2", ">= 1.6", ">= 1", ">= 1", "<= 0.1"],
-    "search": [],
+    "search": ["<= 1.25"],
     "knobs": ["<= 1.05", "<= 1.05"],
     "prefill": ["<= 1.15"],
 }

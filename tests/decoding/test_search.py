@@ -110,6 +110,22 @@ def test_answers_that_end_early_compete_to_the_end():
     assert len(longest.best.text.split()) >= 6  # one is what an answer has on average
 
 
+def test_the_search_finds_what_the_pair_prefers():
+    words = ("good", "bad", "<end>")
+    base, untuned = (Table.of({"": dict(zip(words, (0.5, 0.4, 0.1), strict=True))}, end="<end>") for _ in range(2))
+    tuned = Table.of({"": dict(zip(words, (0.8, 0.1, 0.1), strict=True))}, end="<end>")
+    settings = {"max_new_tokens": 5, "min_new_tokens": 5, "seed": 0}
+    (found,) = search(base, "bad", LogRatio(tuned, untuned), blockwise(32, 1), **settings)
+    # one of 32 single tokens is "good" but for (4/9)^32; each adds log(0.8 / 0.5)
+    assert found.best.text == "good good good good good"
+    assert found.hypotheses[0][1] == pytest.approx(5 * 0.470004, abs=1e-4)
+
+
+def test_the_seed_decides():
+    first, again, other = (search(BASE, "t1", VALUE, chunk_beam(2, 2, 2), seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
 def candidates(scores, parents=None, finished=(), before=0.0):
     parents = parents or range(len(scores))
     return [Candidate(s, before, p, i in finished) for i, (s, p) in enumerate(zip(scores, parents, strict=True))]
