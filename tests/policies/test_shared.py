@@ -1,5 +1,7 @@
 """Prompts that rows have in common: who belongs to whom, when sharing pays, and that nothing is copied."""
 
+from weakref import ref
+
 import pytest
 import torch
 
@@ -8,14 +10,17 @@ from trimtab.decoding.request import Bounds, Request, Settings
 from trimtab.policies import shared
 from trimtab.policies.advance import init, step
 from trimtab.policies.shared import Shared, pays
-from trimtab.policies.slots import Slots
 from trimtab.testing import tiny_lm
+
+
+class Whole:
+    """What prompts were forked from."""
 
 
 def prompts_of(lanes, *, width=4, prompts=3):
     keys = torch.arange(prompts * width, dtype=torch.float32).view(prompts, 1, width, 1)
-    storage = Slots([keys, -keys], prompts, width, None)
-    origins = tuple((storage, lane, width) for lane in range(prompts))
+    whole = ref(Whole())
+    origins = tuple((whole, lane) for lane in range(prompts))
     return Shared([keys, -keys], None, torch.full((prompts,), width), origins, torch.tensor(lanes))
 
 

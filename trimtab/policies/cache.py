@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ _SPARE = 16
 """Masked slots that are never worth a copy."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """N rows of tokens, of which the last W slots are their own.
 
@@ -147,7 +148,8 @@ class Rows:
 
     def _forked(self, index: Tensor) -> Rows:
         """Return picked rows that have all slots so far in common, and none of their own."""
-        origins = tuple((self._slots, i, self.width) for i in range(len(self)))
+        whole: ref[object] = ref(self)
+        origins = tuple((whole, i) for i in range(len(self)))
         everything = Shared(self._views(), self.mask, self.lengths, origins, torch.arange(len(self)))
         nothing = (view[:1, :, :0].expand(len(index), -1, -1, -1) for view in self._views())
         slots = self._holding(nothing, lanes=len(index), more=room(self.width))

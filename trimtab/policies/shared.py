@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trimtab.policies.slots import Slots
-
 _WORTH = 2048
 """Slots that must be saved for sharing to be faster than copies, as measured on a CPU for 2 to 32 rows."""
 
 
-Origin = tuple[Slots, int, int]
-"""Where a prompt was forked from: storage, lane, and width. Equal origins are the same prompt."""
+Origin = tuple[ref[object], int]
+"""What a prompt was forked from, and which row of it. Equal origins are the same prompt; nothing is kept alive."""
 
 
 def pays(lane: Tensor, width: int) -> bool:
@@ -76,7 +75,8 @@ class Shared:
 
     def join(self, other: Shared) -> Shared | None:
         """Append rows, those of the same prompts to them; None where that does not pay."""
-        origins = list(dict.fromkeys((*self.origins, *other.origins)))
+        origins = list(self.origins)
+        origins += [origin for origin in other.origins if origin not in origins]
         moved = torch.tensor([origins.index(origin) for origin in other.origins])
         lane, width = torch.cat([self.lane, moved[other.lane]]), max(self.width, other.width)
         if not pays(lane, width):
