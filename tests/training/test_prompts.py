@@ -45,9 +45,9 @@ def test_broken_json_names_its_line(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.jsonl", "", "no prompts"),
+        ("empty.jsonl", "", "no rows"),
         ("column.jsonl", '{"text": "x"}\n', "column 'prompt'"),
-        ("number.jsonl", '{"prompt": 3}\n', "not empty"),
+        ("number.jsonl", '{"prompt": 3}\n', "a text"),
         ("blank.jsonl", '{"prompt": "  "}\n', "not empty"),
         ("list.jsonl", "[1]\n", "JSON object"),
         ("broken.parquet", "not parquet", "Parquet"),

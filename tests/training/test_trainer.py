@@ -181,7 +181,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(settings, tmp_path):
 
 def test_ctrl_c_finishes_the_step_and_saves_it(settings):
     def interrupt(metrics):
-        if metrics.step == 3:
+        if metrics["step"] == 3:
             signal.raise_signal(signal.SIGINT)
 
     config = TrainConfig.of(settings)

@@ -2,7 +2,7 @@
 
 from trimtab.assets.datasets import Reviews, movie_reviews, review_prompts
 from trimtab.assets.models import BuiltInModel, built_in_models, get_encoder, get_model
-from trimtab.assets.quiet import quiet_transformers
+from trimtab.assets.quiet import quiet_peft, quiet_transformers
 from trimtab.assets.store import check_writable, home, make_once
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "home",
     "make_once",
     "movie_reviews",
+    "quiet_peft",
     "quiet_transformers",
     "review_prompts",
 ]

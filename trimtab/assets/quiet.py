@@ -1,5 +1,6 @@
 """Loading with transformers without its progress bars and advice; errors still raise, and the settings are restored."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,3 +24,17 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Silence a warning of transformers that peft sets off when adapters are added, inside a ``with`` block.
+
+    Example:
+        >>> with quiet_peft():
+        ...     pass
+    """
+    with warnings.catch_warnings():
+        # peft reads an attribute that transformers has renamed; both still work.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield

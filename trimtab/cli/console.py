@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from trimtab.evaluation.compare import Comparison
-    from trimtab.training.log import StepMetrics
+
+_SHOWN = ("reward", "kl", "entropy", "loss", "accuracy")
+"""Measurements of a training step that fit on its line."""
 
 
 @dataclass
@@ -92,17 +95,17 @@ class StepBar:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, metrics: StepMetrics) -> None:
+    def __call__(self, metrics: Mapping[str, float]) -> None:
         """Show one step."""
         if self._talk.quiet or self._talk.as_json:
             return
-        line = f"reward {metrics.reward:.3f}  KL {metrics.kl:.3f}  entropy {metrics.entropy:.2f}"
+        line = "  ".join(f"{name} {metrics[name]:.3f}" for name in _SHOWN if name in metrics)
         if not self._talk.err.is_terminal:
-            self._talk.note(f"step {metrics.step}/{metrics.steps}  {line}  {metrics.seconds:.1f} s")
+            self._talk.note(f"step {metrics['step']}/{metrics['steps']}  {line}  {metrics['seconds']:.1f} s")
             return
         if self._bar is None:
             columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.description}"), console=self._talk.err)
-            self._task = self._bar.add_task("", total=metrics.steps)
+            self._task = self._bar.add_task("", total=metrics["steps"])
             self._bar.start()
-        self._bar.update(self._task, completed=metrics.step, description=line)
+        self._bar.update(self._task, completed=metrics["step"], description=line)

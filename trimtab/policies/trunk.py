@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trimtab.assets import quiet_peft
 from trimtab.errors import ModelError, StateError
 from trimtab.policies.base import Prompt
 from trimtab.policies.cache import Rows
@@ -150,9 +150,7 @@ class Trunk:
             ModelError: the adapter does not fit on these weights.
         """
         try:
-            with warnings.catch_warnings():
-                # peft reads an attribute that transformers has renamed; both still work.
-                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            with quiet_peft():
                 if self._peft is None:
                     self._peft = PeftModel(self.model, config, adapter_name=name)
                 else:
@@ -324,7 +322,8 @@ class Trunk:
         by_leaf: dict[int, Tensor] = {}
         for stack, logits in found:
             columns = logits[..., : self.vocabulary.size].float()
-            split = columns.view(-1, len(stack.places), *columns.shape[1:]).transpose(0, 1)
+            sequences = len(columns) // len(stack.places)
+            split = columns.view(sequences, len(stack.places), *columns.shape[1:]).transpose(0, 1)
             if stack.places == tuple(range(count)):
                 return split
             by_leaf.update(zip(stack.places, split, strict=True))

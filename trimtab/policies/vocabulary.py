@@ -97,6 +97,13 @@ class Vocabulary:
             )
         return ids
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Turn the continuation of a prompt into token ids, without special tokens; an empty one has none."""
+        if self.tokenizer is None:
+            return self.encode(text) if text.split() else []
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """Turn token ids into text, leaving out the tokens that end an answer and other special tokens."""
         if self.tokenizer is not None:

@@ -21,7 +21,7 @@ from trimtab.rewards import load_judge, load_reward
 from trimtab.tasks import sentiment
 from trimtab.training.checkpoint import latest_checkpoint
 from trimtab.training.config import CoefficientConfig, TrainConfig
-from trimtab.training.log import StepMetrics
+from trimtab.training.log import OnStep
 from trimtab.training.trainer import train
 
 PROMPTS, ANSWERS, TOKENS = 60, 2, 24
@@ -66,7 +66,7 @@ def run_demo(
     steps: int | None = None,
     seed: int = 0,
     on_event: Callable[[str], None],
-    on_step: Callable[[StepMetrics], None],
+    on_step: OnStep,
 ) -> DemoResult:
     """Train, compare and report.
 

@@ -1,42 +1,26 @@
-"""What a training run is told, as one checked value that is stored unmodified beside its results."""
+"""What a reinforcement-learning run is told, as one checked value that is stored unmodified beside its results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from trimtab.errors import ConfigError
-
-
-class _Section(BaseModel):
-    """Settings that refuse unknown names and cannot change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from trimtab.training.settings import AdapterShape, RunSettings, Section
 
 
-class AdapterConfig(_Section):
-    """The small part that is trained.
+class AdapterConfig(AdapterShape):
+    """The small part that is trained, and what it sits on.
 
     Args:
-        kind: "lora" trains low-rank factors; "full" trains every weight of ``base``, which must then be a smaller LM.
-        base: the LM under the adapter; the frozen base itself by default, which costs no second model.
-        rank: of the low-rank factors.
-        alpha: their scale is alpha / rank.
-        targets: module names the factors sit on, or "all-linear".
+        base: the LM under the adapter; the frozen base itself by default, which costs no second model. A "full"
+            adapter needs a smaller LM here.
     """
 
-    kind: Literal["lora", "full"] = "lora"
     base: str | None = None
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
-    targets: str | list[str] = "all-linear"
 
 
-class PromptsConfig(_Section):
+class PromptsConfig(Section):
     """Where the training prompts come from.
 
     Args:
@@ -52,7 +36,7 @@ class PromptsConfig(_Section):
     limit: int | None = Field(None, ge=1)
 
 
-class RolloutConfig(_Section):
+class RolloutConfig(Section):
     """How answers are sampled in training. Lengths are in tokens."""
 
     max_new_tokens: int = Field(20, ge=1)
@@ -61,7 +45,7 @@ class RolloutConfig(_Section):
     top_p: float = Field(1.0, gt=0, le=1)
 
 
-class CoefficientConfig(_Section):
+class CoefficientConfig(Section):
     """The weight of the KL or entropy term, fixed or adapted towards a target.
 
     Args:
@@ -75,7 +59,7 @@ class CoefficientConfig(_Section):
     horizon: int = Field(320, ge=1)
 
 
-class GRPOConfig(_Section):
+class GRPOConfig(Section):
     """Group-relative policy optimisation: an answer's advantage is its reward relative to its prompt's other answers.
 
     Args:
@@ -92,7 +76,7 @@ class GRPOConfig(_Section):
     clip: float = Field(0.2, gt=0)
 
 
-class QuarkConfig(_Section):
+class QuarkConfig(Section):
     """Quantised reward conditioning: imitate answers sorted into quantiles, each behind its own control token.
 
     Args:
@@ -109,7 +93,7 @@ class QuarkConfig(_Section):
     rows: int = Field(32, ge=1)
 
 
-class TrainConfig(_Section):
+class TrainConfig(RunSettings):
     """A training run.
 
     Args:
@@ -133,10 +117,6 @@ class TrainConfig(_Section):
         max_grad_norm: gradients are scaled down to this norm.
         micro_rows: answers a forward pass; gradients accumulate over a step's answers.
         checkpoint_every: steps.
-        output: the run folder.
-        seed: of everything random.
-        dtype: of the frozen weights; trained parameters are float32.
-        device: "auto", "cpu", "cuda", ...
     """
 
     base: str = "smollm2-135m"
@@ -158,10 +138,6 @@ class TrainConfig(_Section):
     max_grad_norm: float = Field(1.0, gt=0)
     micro_rows: int = Field(8, ge=1)
     checkpoint_every: int = Field(20, ge=1)
-    output: Path = Path("runs/guide")
-    seed: int = Field(0, ge=0)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str = "auto"
 
     @model_validator(mode="after")
     def _full_needs_its_own_weights(self) -> TrainConfig:
@@ -170,73 +146,3 @@ class TrainConfig(_Section):
                 "adapter.kind 'full' trains all weights of adapter.base, which must not be the base itself"
             )
         return self
-
-    @staticmethod
-    def read(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-        """Read a YAML file and apply ``key=value`` overrides, where a key is dotted (``adapter.rank=8``).
-
-        Raises:
-            ConfigError: the file or an override cannot be read, or a setting is unknown or out of range.
-        """
-        try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(
-                given=f"{path}: {error}", expected="a YAML file with training settings", hint="see examples/train.yaml"
-            ) from error
-        if settings is not None and not isinstance(settings, dict):
-            raise ConfigError(
-                given=f"{path}, which holds a {type(settings).__name__}",
-                expected="key: value lines",
-                hint="see examples/train.yaml",
-            )
-        merged = dict(settings or {})
-        for override in overrides:
-            _apply(merged, override)
-        return TrainConfig.of(merged, str(path))
-
-    @staticmethod
-    def of(settings: dict[str, Any], where: str = "the settings") -> TrainConfig:
-        """Check settings.
-
-        Raises:
-            ConfigError: one is unknown or out of range; the message names it.
-        """
-        try:
-            return TrainConfig.model_validate(settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ConfigError(
-                given=f"{name} = {first['input']!r} in {where}",
-                expected=first["msg"],
-                hint=f"the settings are {', '.join(TrainConfig.model_fields)}"
-                if first["type"] == "extra_forbidden"
-                else "change it in the file or with --set",
-            ) from error
-
-    def to_yaml(self) -> str:
-        """Write every setting, defaults included."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def _apply(settings: dict[str, Any], override: str) -> None:
-    """Put one ``a.b=value`` into nested settings."""
-    key, equals, value = override.partition("=")
-    names = key.split(".")
-    if not equals or not all(names):
-        raise ConfigError(
-            given=f"--set {override}", expected="key=value, for instance adapter.rank=8", hint="add the = sign"
-        )
-    place = settings
-    for name in names[:-1]:
-        inner = place.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(
-                given=f"--set {override}, where {name} is {inner!r}", expected="a section", hint="check the key"
-            )
-        place = inner
-    try:
-        place[names[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(given=f"--set {override}", expected="a YAML value", hint="quote it") from error

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from safetensors.torch import save_file
 
-import trimtab
-from trimtab.policies.lm import CONTROL_FILE, GUIDE_FILE
+from trimtab.policies.lm import CONTROL_FILE
 from trimtab.training.config import TrainConfig
+from trimtab.training.folder import write_folder
 from trimtab.training.trainee import Trainee
 
 
@@ -29,12 +28,7 @@ def write_guide(folder: Path, trainee: Trainee, config: TrainConfig, numbers: Ma
     Returns:
         The folder.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _write_weights(partial, trainee)
     about = {
-        "trimtab": trimtab.__version__,
         "kind": "adapter" if trainee.guide.adapter else "lm",
         "base": {"source": trainee.untrained.trunk.source, "identity": trainee.untrained.trunk.identity},
         "tailors": {"source": config.base, "approximated_by": config.approximate_base},
@@ -44,10 +38,7 @@ def write_guide(folder: Path, trainee: Trainee, config: TrainConfig, numbers: Ma
         "trained": config.model_dump(mode="json"),
         "last_step": dict(numbers),
     }
-    (partial / GUIDE_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    (partial / "README.md").write_text(model_card(config, numbers), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    write_folder(folder, partial(_write_weights, trainee=trainee), about, model_card(config, numbers))
     policy_file = folder.with_name("policy.yaml")
     policy_file.write_text(yaml.safe_dump(_policy_file(config, folder), sort_keys=False), encoding="utf-8")
     return folder

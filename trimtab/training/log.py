@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 FILE = "metrics.jsonl"
+
+OnStep = Callable[[Mapping[str, float]], None]
+"""What is called with the measurements of a step, by name; ``step`` and ``steps`` are among them."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,13 @@ class Log:
         self._file.close()
         self._events.close()
 
-    def write(self, metrics: StepMetrics) -> None:
-        """Write one step."""
-        self._file.write(json.dumps(asdict(metrics)) + "\n")
+    def write(self, metrics: Mapping[str, float]) -> None:
+        """Write one step: names and values, ``step`` among them."""
+        self._file.write(json.dumps(metrics) + "\n")
         self._file.flush()
-        for name, value in asdict(metrics).items():
+        for name, value in metrics.items():
             if name not in ("step", "steps"):
-                self._events.add_scalar(name, value, metrics.step)
+                self._events.add_scalar(name, value, metrics["step"])
 
     @staticmethod
     def last(run: Path) -> dict[str, Any]:

@@ -76,15 +76,10 @@ def collect(
     Raises:
         RewardError: the reward raised or did not return one finite number an answer.
     """
-    settings = Settings(
-        sampling=Sampling(temperature=config.temperature, top_p=config.top_p),
-        min_new_tokens=config.min_new_tokens,
-        max_new_tokens=config.max_new_tokens,
-        seed=seed,
-    )
     encoded = [tuple(policy.vocabulary.encode(row["prompt"])) for row in rows]
     requests = [Request(ids, n, occurrence=encoded[:i].count(ids)) for i, ids in enumerate(encoded)]
-    decoded = decode(policy, requests, settings, metered=False)  # the loss measures the KL of the same tokens
+    # Not metered: the loss measures the KL of the same tokens.
+    decoded = decode(policy, requests, settings_of(config, seed), metered=False)
     repeated = [row for row in rows for _ in range(n)]
     columns = {name: [row[name] for row in repeated] for name in rows[0] if name != "prompt"}
     texts = [policy.vocabulary.decode(answer.tokens) for answer in decoded]
@@ -93,3 +88,13 @@ def collect(
         Rollout(answer.request.prompt, tuple(answer.tokens), tuple(answer.log_probs), value)
         for answer, value in zip(decoded, rewards, strict=True)
     ]
+
+
+def settings_of(config: RolloutConfig, seed: int) -> Settings:
+    """Return how answers are sampled in training."""
+    return Settings(
+        sampling=Sampling(temperature=config.temperature, top_p=config.top_p),
+        min_new_tokens=config.min_new_tokens,
+        max_new_tokens=config.max_new_tokens,
+        seed=seed,
+    )

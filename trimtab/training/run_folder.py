@@ -8,13 +8,13 @@ from pathlib import Path
 import yaml
 
 from trimtab.errors import ConfigError
-from trimtab.training.config import TrainConfig
+from trimtab.training.settings import RunSettings
 
 CONFIG = "config.yaml"
 _MAY_CHANGE = ("steps", "checkpoint_every", "output", "micro_rows")
 
 
-def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+def open_run(config: RunSettings, *, resume: bool, overwrite: bool) -> None:
     """Make the run folder, or check that it may be continued or replaced.
 
     Raises:
@@ -50,7 +50,7 @@ def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         ) from error
 
 
-def _check_same(config: TrainConfig, stored: Path) -> None:
+def _check_same(config: RunSettings, stored: Path) -> None:
     """Refuse to continue a run with settings that would make it another run."""
     if not stored.is_file():
         raise ConfigError(

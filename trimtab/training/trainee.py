@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
 
-from trimtab.errors import ConfigError
 from trimtab.policies.advance import init, step
 from trimtab.policies.base import Policy, Prompt
 from trimtab.policies.lm import LM, load_trunk
 from trimtab.policies.state import State
 from trimtab.policies.trunk import Trunk
 from trimtab.policies.vocabulary import common_vocabulary
+from trimtab.training.adapters import lora_config
 from trimtab.training.config import TrainConfig
 from trimtab.training.rollouts import Block
 
@@ -117,22 +116,6 @@ class Trainee:
 
 def _fresh_adapter(trunk: Trunk, config: TrainConfig) -> str:
     """Put an untrained adapter, which is the identity, on a trunk."""
-    shape = config.adapter
     name = f"trained{next(_numbers)}"
-    modules = {module_name.split(".")[-1] for module_name, _ in trunk.model.named_modules()}
-    if not isinstance(shape.targets, str) and (unknown := sorted(set(shape.targets) - modules)):
-        raise ConfigError(
-            given=f"adapter.targets with {unknown}",
-            expected=f"names of linear modules of {trunk.source}, or all-linear",
-            hint="use all-linear",
-        )
-    trunk.add_adapter(
-        name,
-        LoraConfig(
-            r=shape.rank,
-            lora_alpha=shape.alpha,
-            target_modules=shape.targets,
-            task_type="CAUSAL_LM",
-        ),
-    )
+    trunk.add_adapter(name, lora_config(trunk.model, config.adapter, trunk.source))
     return name

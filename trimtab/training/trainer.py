@@ -6,12 +6,8 @@ depends on the seed and the step's number, so a resumed run ends equal to one th
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +22,8 @@ from trimtab.training.checkpoint import Progress, latest_checkpoint, load_checkp
 from trimtab.training.config import TrainConfig
 from trimtab.training.grpo import GRPO
 from trimtab.training.guide import write_guide
-from trimtab.training.log import Log, StepMetrics, distinct_share
+from trimtab.training.interrupt import deferred_interrupt
+from trimtab.training.log import Log, OnStep, StepMetrics, distinct_share
 from trimtab.training.losses import Coefficient, entropy_per_token, masked_mean
 from trimtab.training.prompts import read_prompts
 from trimtab.training.quark import Quark
@@ -74,7 +71,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    on_step: Callable[[StepMetrics], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> TrainResult:
     """Train a guide and write its folder.
 
@@ -82,7 +79,7 @@ def train(
         config: the run.
         resume: continue from the newest checkpoint of ``config.output``.
         overwrite: replace what is in ``config.output``.
-        on_step: called with the metrics of every step.
+        on_step: called with the metrics of every step, those of :class:`StepMetrics` by name.
 
     Returns:
         Where everything is.
@@ -122,14 +119,14 @@ def train(
     return TrainResult(config.output, guide, run.progress.step, resumed_from, run.progress.seconds)
 
 
-def _loop(run: _Run, on_step: Callable[[StepMetrics], None] | None) -> None:
+def _loop(run: _Run, on_step: OnStep | None) -> None:
     """Step until the end, the KL limit or Ctrl-C; save on the way, at the end, and when a step fails."""
     config = run.config
-    with Log(config.output, run.progress.step) as log, _deferred_interrupt() as interrupted:
+    with Log(config.output, run.progress.step) as log, deferred_interrupt() as interrupted:
         saved = run.progress.step
         try:
             while run.progress.step < config.steps and run.progress.over_limit < PATIENCE:
-                metrics = _step(run)
+                metrics = asdict(_step(run))
                 log.write(metrics)
                 if on_step is not None:
                     on_step(metrics)
@@ -241,23 +238,3 @@ def _restore(run: _Run, checkpoint: Path) -> None:
         replace(run.coefficients.kl, value=progress.kl_coefficient),
         replace(run.coefficients.entropy, value=progress.entropy_coefficient),
     )
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that a step is never cut in half; a second one interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def on_interrupt(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, previous)
-        event.set()
-
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, previous)

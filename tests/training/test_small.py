@@ -1,0 +1,251 @@
+"""Training of small models without reinforcement, on a tiny transformer: what is learned, written, resumed, refused."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trimtab.errors import ConfigError
+from trimtab.policies.lm import LM
+from trimtab.policies.policy_file import read_policy_file
+from trimtab.training.genarm import train_genarm
+from trimtab.training.pairs import Pair, pair_up
+from trimtab.training.preference import train_preference
+from trimtab.training.rollouts import Rollout
+from trimtab.training.sft import train_sft
+from trimtab.training.small import Sequences, Small, split_off
+from trimtab.training.small_settings import GenARMSettings, PreferenceSettings, SFTSettings, ValueSettings
+from trimtab.training.value import train_value
+from trimtab.values import PrefixValue
+
+WORDS = [f"w{i}" for i in range(8)]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Preference pairs in which the answer with w3 is the better one."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": f"{a} {b}", "chosen": f"w3 {a}", "rejected": f"w4 {a}"} for a, b in itertools.product(WORDS, WORDS)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def common(tiny_lm_folder, tmp_path):
+    return {
+        "base": str(tiny_lm_folder),
+        "dtype": "float32",
+        "device": "cpu",
+        "adapter": {"rank": 4, "alpha": 8},
+        "rows": 8,
+        "micro_rows": 4,
+        "learning_rate": 0.02,
+        "epochs": 2,
+        "output": str(tmp_path / "run"),
+    }
+
+
+@pytest.mark.parametrize("method", ["dpo", "ipo"])
+def test_a_pair_learns_to_prefer_and_shares_its_trunk(common, pairs, method):
+    settings = PreferenceSettings.of({**common, "pairs": {"source": str(pairs)}})
+    outcome = train_preference(method, settings)
+    assert outcome.numbers["accuracy"] > 0.9
+    file = read_policy_file(outcome.run / "policy.yaml")
+    models = {name: LM.load(file.models[name].source, dtype="float32") for name in ("tuned", "untuned")}
+    assert models["tuned"].trunk is models["untuned"].trunk
+    ratio = models["tuned"].log_probs("w1 w2", " w3") - models["untuned"].log_probs("w1 w2", " w3")
+    other = models["tuned"].log_probs("w1 w2", " w4") - models["untuned"].log_probs("w1 w2", " w4")
+    assert float(ratio.sum()) > float(other.sum()) + 0.5
+    about = json.loads((outcome.folder / "trimtab.json").read_text())
+    assert about["measured"] == outcome.numbers and about["trained"]["method"] == method
+
+
+def test_token_ids_of_pairs_reach_the_loss_as_they_are(common, tmp_path):
+    """The loss of an untrained pair is log 2 for DPO whatever the answers: ratios are 0; beside it IPO has 1/(2b)^2."""
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"prompt": "w1", "chosen": "w2 w3 w4", "rejected": "w5"}\n' * 2)
+    seen = []
+    settings = PreferenceSettings.of({**common, "epochs": 1, "holdout": 0, "pairs": {"source": str(path)}, "beta": 0.5})
+    train_preference("ipo", settings, on_step=seen.append)
+    assert seen[0]["loss"] == pytest.approx(1.0)  # (0 - 1 / (2 * 0.5))^2
+
+
+def test_pairs_that_teach_nothing_are_counted_and_all_of_them_an_error(common, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    bad = [("w1", "", "w2"), ("w1", "w2", "w2"), ("w1", "w2", "  ")]
+    good = [("w1", "w2", "w3")] * 2
+    rows = [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in bad + good]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = []
+    settings = PreferenceSettings.of({**common, "epochs": 1, "pairs": {"source": str(path)}})
+    train_preference("dpo", settings, progress=said.append)
+    assert any("skipped 3 of 5 pairs" in line for line in said)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    with pytest.raises(ConfigError, match="3 preference pairs"):
+        train_preference("dpo", settings, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [({"prompt": "w1", "chosen": "w2"}, "rejected"), ({"prompt": "w1", "chosen": 3, "rejected": "w2"}, "a text")],
+)
+def test_broken_pairs_are_named(common, tmp_path, row, message):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ConfigError, match=message) as error:
+        train_preference("dpo", PreferenceSettings.of({**common, "pairs": {"source": str(path)}}))
+    assert "row 1" in str(error.value)
+
+
+def test_best_and_worst_are_paired_and_margins_kept():
+    rollouts = [Rollout((0,), (i,), (), reward) for i, reward in ((1, 0.2), (2, 0.7), (3, 0.5))]
+    assert pair_up(rollouts, 0.4) == ([Pair((0,), (2,), (1,))], 0)
+    assert pair_up(rollouts, 0.5) == ([], 1)
+
+
+def test_sft_learns_its_texts_and_can_make_a_model_shallow(common, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("w1 w2 w3 w4\n" * 60)
+    config = {**common, "adapter": {"kind": "full"}, "layers": 1, "max_tokens": 10, "epochs": 10}
+    outcome = train_sft(SFTSettings.of({**config, "texts": {"source": str(texts)}}))
+    small = LM.load(outcome.folder)
+    assert small.trunk.model.config.num_hidden_layers == 1
+    assert outcome.numbers["perplexity"] < 1.5
+    assert small.generate("w1", temperature=0, max_new_tokens=4)[0].text.startswith("w2 w3 w4")
+
+
+def test_more_layers_than_there_are_is_refused(common):
+    with pytest.raises(ConfigError, match="at most its 2 layers"):
+        Small.load(SFTSettings.of(common), layers=3)
+
+
+def test_genarm_ranks_pairs_and_resumes_exactly(common, pairs, tmp_path):
+    config = {**common, "pairs": {"source": str(pairs)}, "beta": 1.0, "checkpoint_every": 3}
+    whole = train_genarm(GenARMSettings.of(config))
+    assert whole.numbers["accuracy"] > 0.9
+
+    def stop(metrics):
+        if metrics["step"] == 5:
+            raise InterruptedError
+
+    cut = GenARMSettings.of({**config, "output": str(tmp_path / "cut")})
+    with pytest.raises(InterruptedError):
+        train_genarm(cut, on_step=stop)
+    resumed = train_genarm(cut, resume=True)
+    a, b = (load_file(each.folder / "adapter_model.safetensors") for each in (whole, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def answers(tmp_path):
+    """Answers of three words whose reward is the share of w3 among them."""
+    path = tmp_path / "answers.jsonl"
+    rows = [
+        {"prompt": f"w{i} w5", "answer": " ".join(words), "reward": words.count("w3") / 3}
+        for i in range(4)
+        for words in itertools.product(["w2", "w3", "w4"], repeat=3)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("head", ["factored", "free"])
+@pytest.mark.parametrize("target", ["fudge", "td"])
+def test_a_value_learns_what_prefixes_are_worth(common, answers, head, target):
+    config = {**common, "adapter": {"kind": "full"}, "epochs": 12, "learning_rate": 0.01, "head": head, "target": target, "holdout": 0.25}
+    outcome = train_value(ValueSettings.of({**config, "answers": {"source": str(answers)}}))
+    assert outcome.numbers["accuracy"] > 0.95
+    value = PrefixValue.load(outcome.folder)
+    ids = [value.leaf.vocabulary.encode_answer(word)[0] for word in ("w2", "w3")]
+    logits = value.leaf.next_log_probs(["w1 w5"])[0]
+    # The mean reward after a first w3 is 1/3 + 2/9 = 5/9, after another word 2/9: 1/3 more.
+    assert float(logits[ids[1]] - logits[ids[0]]) == pytest.approx(1 / 3, abs=0.1)
+
+
+@pytest.mark.parametrize("target", ["cd_q", "monte_carlo"])
+def test_values_of_sampled_answers(common, tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "share_reward.py").write_text(
+        "def share(prompts, completions, **columns):\n"
+        "    return [text.split().count('w3') / max(1, len(text.split())) for text in completions]\n"
+    )
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"w{i} w{j}\n" for i in range(6) for j in range(4)))
+    config = {
+        **common,
+        "epochs": 8,
+        "target": target,
+        "rounds": 2,
+        "cuts": 2,
+        "continuations": 3,
+        "answers": {
+            "prompts": {"source": str(prompts)},
+            "n": 4,
+            "rollout": {"max_new_tokens": 4, "min_new_tokens": 4},
+            "reward": "share_reward:share",
+        },
+    }
+    outcome = train_value(ValueSettings.of(config))
+    assert set(outcome.numbers) == {"accuracy", "accuracy_half", "squared_error"}
+    policy = LM.load(common["base"], dtype="float32")
+    guided = policy * PrefixValue.load(outcome.folder).leaf ** 20.0
+    plain, steered = (
+        [a.text.split().count("w3") for a in each.generate(["w1 w2"] * 8, n=4, max_new_tokens=4, seed=0)]
+        for each in (policy, guided)
+    )
+    assert sum(steered) > sum(plain) + 10
+
+
+def test_places_of_answers_in_padded_sequences():
+    block = Sequences.of([[5, 6], [7]], [[1], [2, 3, 4]], torch.device("cpu"))
+    assert block.tokens.tolist() == [[5, 6, 1, 0], [7, 2, 3, 4]]
+    assert block.places.tolist() == [[1, 0, 0], [0, 1, 2]] and block.mask.tolist() == [[1, 0, 0], [1, 1, 1]]
+
+
+def test_log_probs_of_answers_are_those_of_the_policy(common, tiny_lm_folder):
+    small = Small.load(GenARMSettings.of(common))
+    lm = LM.load(tiny_lm_folder, dtype="float32")
+    prompts, answers = ["w1 w2 w3", "w4"], [" w5", " w6 w7"]
+    ids = [[lm.vocabulary.encode(text) for text in texts] for texts in (prompts, answers)]
+    found, mask = small.log_probs(*ids)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        expected = lm.log_probs(prompt, answer)
+        assert torch.allclose(found[row][mask[row]], torch.as_tensor(expected), atol=1e-5)
+
+
+def test_whole_prompts_are_held_out():
+    assert split_off([0, 0, 1, 2, 2], 0.5) == ([0, 0 + 1, 2], [3, 4])
+    assert split_off([0, 0], 0.5) == ([0, 1], []) and split_off([0, 1], 0.0) == ([0, 1], [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "message"),
+    [
+        (PreferenceSettings, {"adapter": {"kind": "full"}}, "lora"),
+        (ValueSettings, {"decay": 1.5}, "decay"),
+        (ValueSettings, {"target": "guess"}, "target"),
+        (GenARMSettings, {"beta": 0}, "beta"),
+        (SFTSettings, {"layer": 3}, "layer"),
+        (SFTSettings, {"learning_rate": math.nan}, "learning_rate"),
+    ],
+)
+def test_wrong_settings_are_refused(common, settings, change, message):
+    with pytest.raises(ConfigError, match=message):
+        settings.of({**common, **change})
+
+
+def test_rewards_that_are_no_numbers_are_refused(common, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"prompt": "w1", "answer": "w2", "reward": "high"}\n')
+    with pytest.raises(ConfigError, match="row 1"):
+        train_value(ValueSettings.of({**common, "answers": {"source": str(path)}}))
+
+
+def test_what_trl_trains_cannot_be_resumed(common, pairs):
+    with pytest.raises(ConfigError, match="pickled"):
+        train_preference("dpo", PreferenceSettings.of({**common, "pairs": {"source": str(pairs)}}), resume=True)

@@ -1,0 +1,110 @@
+"""Scored answers to learn from: sampled from a policy, or read from a file or hub data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from trimtab.errors import ConfigError
+from trimtab.policies.base import Policy
+from trimtab.policies.lm import LM
+from trimtab.policies.policy_file import read_policy_file
+from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
+from trimtab.rewards import load_reward, score
+from trimtab.training.prompts import read_prompts
+from trimtab.training.rollouts import Rollout, collect
+from trimtab.training.rows import read_rows, text_of
+from trimtab.training.small_settings import AnswersSettings, SmallSettings
+
+Progress = Callable[[str], None]
+
+
+def writer(answers: AnswersSettings, run: SmallSettings) -> Policy:
+    """Return the policy that writes sampled answers.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        ConfigError: its policy file is wrong.
+    """
+    source = answers.policy or run.base
+    if source.endswith((".yaml", ".yml")):
+        return read_policy_file(Path(source)).build(lambda name: LM.load(name, dtype=run.dtype, device=run.device))
+    return LM.load(source, dtype=run.dtype, device=run.device)
+
+
+def scored_answers(
+    answers: AnswersSettings, policy: Policy | None, vocabulary: Vocabulary, *, seed: int, progress: Progress
+) -> list[Rollout]:
+    """Sample answers and score them, or read them.
+
+    Args:
+        answers: which.
+        policy: who writes sampled ones.
+        vocabulary: of the model that will learn from them.
+        seed: of the sampling.
+        progress: told what is going on.
+
+    Returns:
+        The answers, those to one prompt next to each other when sampled.
+
+    Raises:
+        ConfigError: the data is broken.
+        RewardError: the reward failed.
+        VocabularyError: the policy speaks other tokens than the model.
+    """
+    if policy is None:
+        return _read(answers, vocabulary, progress)
+    common_vocabulary(policy.vocabulary, vocabulary)
+    rows = read_prompts(answers.prompts)
+    progress(f"sampling {answers.n} answers to each of {len(rows)} prompts")
+    return collect(policy, rows, load_reward(answers.reward), answers.rollout, n=answers.n, seed=seed)
+
+
+def _read(answers: AnswersSettings, vocabulary: Vocabulary, progress: Progress) -> list[Rollout]:
+    """Read answers; a file that gives no rewards has its answers scored."""
+    source = answers.source
+    rows = read_rows(source, answers.split, text_column="answer")
+    texts = [
+        (text_of(row, number, "prompt", source, "the file"), text_of(row, number, "answer", source, "the file"))
+        for number, row in rows
+    ]
+    given = [row.get("reward") for _, row in rows]
+    if any(value is None for value in given):
+        progress(f"scoring {len(rows)} answers")
+        rewards = score(load_reward(answers.reward), [prompt for prompt, _ in texts], [answer for _, answer in texts])
+    else:
+        rewards = [_number(value, number, source) for value, (number, _) in zip(given, rows, strict=True)]
+    found = [
+        Rollout(tuple(vocabulary.encode(prompt)), tuple(whole_answer(vocabulary, answer)), (), reward)
+        for (prompt, answer), reward in zip(texts, rewards, strict=True)
+        if answer.strip()
+    ]
+    if not found:
+        raise ConfigError(given=f"{source}, whose answers are all empty", expected="answers", hint="check the file")
+    if len(found) < len(rows):
+        progress(f"skipped {len(rows) - len(found)} empty answers of {len(rows)}")
+    return found
+
+
+def whole_answer(vocabulary: Vocabulary, text: str) -> list[int]:
+    """Return the tokens of an answer that is complete: those of its text and the end token."""
+    return [*vocabulary.encode_answer(text), *sorted(vocabulary.end_ids)[:1]]
+
+
+def numbered(prompts: Sequence[tuple[int, ...]]) -> list[int]:
+    """Return a number for each prompt, equal prompts having equal ones.
+
+    Example:
+        >>> numbered([(7,), (8, 9), (7,)])
+        [0, 1, 0]
+    """
+    numbers: dict[tuple[int, ...], int] = {}
+    return [numbers.setdefault(prompt, len(numbers)) for prompt in prompts]
+
+
+def _number(value: object, row: int, source: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+        raise ConfigError(
+            given=f"{source}, row {row}: the reward {value!r}", expected="a finite number", hint="repair that row"
+        )
+    return float(value)

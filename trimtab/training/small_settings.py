@@ -1,0 +1,181 @@
+"""What the runs are told that train small models without reinforcement: SFT, preference pairs, GenARM and values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from trimtab.training.config import PromptsConfig, RolloutConfig
+from trimtab.training.settings import AdapterShape, RunSettings, Section
+
+
+class AnswersSettings(Section):
+    """Scored answers to learn from.
+
+    Args:
+        source: "sampled", or a .jsonl or .parquet file or hub data set with the columns prompt, answer and, where the
+            reward is not to be asked, reward.
+        split: of a hub data set.
+        policy: who writes sampled answers: a policy file, built-in name, folder or hub id; the base by default.
+        prompts: what is answered.
+        n: answers a prompt.
+        rollout: how they are sampled.
+        reward: scores them: a built-in name, ``module:function``, or a mapping that the rewards understand.
+    """
+
+    source: str = "sampled"
+    split: str = "train"
+    policy: str | None = None
+    prompts: PromptsConfig = PromptsConfig(limit=1000)
+    n: int = Field(4, ge=1)
+    rollout: RolloutConfig = RolloutConfig(max_new_tokens=50)
+    reward: str | dict[str, Any] = "sentiment"
+
+
+class PairsSettings(Section):
+    """Preference pairs.
+
+    Args:
+        source: "sampled" (the best and the worst of n answers), or a .jsonl or .parquet file or hub data set.
+        split: of a hub data set.
+        prompt: column of the prompt.
+        chosen: column of the better answer.
+        rejected: column of the worse one.
+        limit: use the first so many pairs only.
+        answers: what sampled pairs are made of.
+        margin: smallest difference of rewards within a sampled pair.
+    """
+
+    source: str = "sampled"
+    split: str = "train"
+    prompt: str = "prompt"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    limit: int | None = Field(None, ge=1)
+    answers: AnswersSettings = AnswersSettings()
+    margin: float = Field(0.0, ge=0)
+
+
+class TextsSettings(Section):
+    """Texts to imitate.
+
+    Args:
+        source: "reviews" (built in), a .jsonl, .parquet or .txt file, or the id of a hub data set.
+        column: of the text.
+        split: of a hub data set.
+        limit: use the first so many only.
+    """
+
+    source: str = "reviews"
+    column: str = "text"
+    split: str = "train"
+    limit: int | None = Field(None, ge=1)
+
+
+class SmallSettings(RunSettings):
+    """What the training of any small model is told.
+
+    Args:
+        base: built-in name, folder or hub id of the small model.
+        tailors: the large model that the result is meant to steer, for the policy file; the small one by default.
+        adapter: whether low-rank factors on the small model are trained, or all of its weights.
+        epochs: passes over the data.
+        rows: examples an optimiser step.
+        micro_rows: examples a forward pass; gradients accumulate.
+        learning_rate: its highest value; it rises linearly and falls linearly to 0.
+        warmup: share of the steps in which it rises.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are scaled down to this norm.
+        holdout: share of the prompts that is kept from training to measure the result.
+        checkpoint_every: steps.
+    """
+
+    base: str = "smollm2-135m"
+    tailors: str | None = None
+    adapter: AdapterShape = AdapterShape()
+    epochs: int = Field(1, ge=1)
+    rows: int = Field(16, ge=1)
+    micro_rows: int = Field(16, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    holdout: float = Field(0.1, ge=0, lt=1)
+    checkpoint_every: int = Field(50, ge=1)
+
+
+class SFTSettings(SmallSettings):
+    """Supervised fine-tuning on texts.
+
+    Args:
+        layers: keep only so many of the base's first layers, which makes a small model of a large one.
+        texts: what is imitated.
+        max_tokens: length of a block of text; texts are joined, an end token after each, and cut into blocks.
+    """
+
+    layers: int | None = Field(None, ge=1)
+    texts: TextsSettings = TextsSettings()
+    max_tokens: int = Field(128, ge=2)
+    output: Path = Path("runs/sft")
+
+
+class PreferenceSettings(SmallSettings):
+    """Preference optimisation with DPO or IPO.
+
+    Args:
+        pairs: what is preferred to what.
+        beta: weight of the KL to the untuned model; the regularisation tau of IPO.
+    """
+
+    pairs: PairsSettings = PairsSettings()
+    beta: float = Field(0.1, gt=0)
+    output: Path = Path("runs/tuned")
+
+    @model_validator(mode="after")
+    def _pair_shares_a_trunk(self) -> PreferenceSettings:
+        if self.adapter.kind != "lora":
+            raise ValueError("adapter.kind 'lora': the untuned model is the tuned one with its adapter switched off")
+        return self
+
+
+class GenARMSettings(SmallSettings):
+    """An autoregressive reward model.
+
+    Args:
+        pairs: what is preferred to what.
+        beta: scale of the log-probabilities in the loss.
+    """
+
+    pairs: PairsSettings = PairsSettings()
+    beta: float = Field(0.05, gt=0)
+    output: Path = Path("runs/genarm")
+
+
+class ValueSettings(SmallSettings):
+    """A prefix value.
+
+    Args:
+        answers: what is learned from.
+        head: "factored" ties the head to the token embeddings, so that it says something of tokens it has rarely
+            seen; "free" has a row of its own for every token.
+        target: what a prefix is regressed on: "fudge" (the answer's reward), "td" (TD(lambda)), "cd_q" (the expected
+            value of the next token under the policy that wrote the answers), "monte_carlo" (the mean reward of fresh
+            continuations).
+        decay: lambda of TD(lambda).
+        cuts: of "monte_carlo": prefixes an answer.
+        continuations: of "monte_carlo": continuations a prefix.
+        rounds: with more than one, later rounds learn from answers of the policy that the value guides.
+        strength: exponent of the value in later rounds.
+    """
+
+    answers: AnswersSettings = AnswersSettings()
+    head: Literal["factored", "free"] = "factored"
+    target: Literal["fudge", "td", "cd_q", "monte_carlo"] = "fudge"
+    decay: float = Field(0.95, ge=0, le=1)
+    cuts: int = Field(2, ge=1)
+    continuations: int = Field(4, ge=1)
+    rounds: int = Field(1, ge=1)
+    strength: float = Field(1.0, gt=0)
+    output: Path = Path("runs/value")
