@@ -159,7 +159,7 @@ def answers(tmp_path):
 def test_a_value_learns_what_prefixes_are_worth(common, answers, head, target):
     config = {**common, "adapter": {"kind": "full"}, "epochs": 12, "learning_rate": 0.01, "head": head, "target": target, "holdout": 0.25}
     outcome = train_value(ValueSettings.of({**config, "answers": {"source": str(answers)}}))
-    assert outcome.numbers["accuracy"] > 0.95
+    assert outcome.numbers["accuracy"] > 0.9
     value = PrefixValue.load(outcome.folder)
     ids = [value.leaf.vocabulary.encode_answer(word)[0] for word in ("w2", "w3")]
     logits = value.leaf.next_log_probs(["w1 w5"])[0]
@@ -198,7 +198,7 @@ def test_values_of_sampled_answers(common, tmp_path, monkeypatch, target):
         [a.text.split().count("w3") for a in each.generate(["w1 w2"] * 8, n=4, max_new_tokens=4, seed=0)]
         for each in (policy, guided)
     )
-    assert sum(steered) > sum(plain) + 10
+    assert sum(steered) > 1.5 * sum(plain)
 
 
 def test_places_of_answers_in_padded_sequences():
