@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,15 @@ class SumState:
         ).sum(0)
         return total, SumState(self.weights, tuple(state for _, state in found))
 
+    def ahead(self, tokens: Tensor, heard: Mapping[Leaf, Tensor]) -> Tensor | None:
+        """Add up the terms' scores of k tokens a row, (N, k), or None where a term has to read them."""
+        found = []
+        for weight, state in zip(self.weights, self.states, strict=True):
+            if (scores := state.ahead(tokens, heard)) is None:
+                return None
+            found.append(weight * scores.to(tokens.device))
+        return torch.stack(found).sum(0)
+
 
 @dataclass(frozen=True)
 class PerToken:
@@ -128,3 +137,8 @@ class PerTokenState:
         scores, state = self.state.extend(chunk)
         lengths = self.lengths + chunk.counts
         return scores / lengths.clamp(min=1).to(scores.device), PerTokenState(lengths, state)
+
+    def ahead(self, tokens: Tensor, heard: Mapping[Leaf, Tensor]) -> Tensor | None:
+        """Divide the scores of k tokens a row, (N, k), or None where the value has to read them."""
+        scores = self.state.ahead(tokens, heard)
+        return None if scores is None else scores / (self.lengths + 1).to(scores.device)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trimtab.policies.base import Leaf, Prompt
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
-from trimtab.values.reader import Reader, taken
+from trimtab.values.reader import Reader, log_probs_of, taken
 from trimtab.values.value import Chunk, Granularity
 
 
@@ -99,3 +99,12 @@ class LogRatioState:
             tuned, untuned = (taken(before[leaf].log_softmax(-1), chunk).sum(1) for leaf in pair)
         sums = self.sums.to(tuned.device) + tuned - untuned
         return sums, LogRatioState(self.value, sums, reader)
+
+    def ahead(self, tokens: Tensor, heard: Mapping[Leaf, Tensor]) -> Tensor:
+        """Add the log-ratios of k tokens a row, each to the row's sum, (N, k)."""
+        pair = (self.value.tuned, self.value.untuned)
+        if self.reader is None:
+            tuned, untuned = (heard[leaf] for leaf in pair)
+        else:
+            tuned, untuned = (log_probs_of(tokens, self.reader.ahead[leaf]) for leaf in pair)
+        return self.sums.to(tuned.device)[:, None] + tuned - untuned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,3 +103,8 @@ class PrefixState:
         newest = values.gather(1, (counts - 1).clamp(min=0)[:, None]).squeeze(1)
         last = torch.where(counts > 0, newest, self.last.to(values.device))
         return last, PrefixState(self.value, last, reader)
+
+    def ahead(self, tokens: Tensor, heard: Mapping[Leaf, Tensor]) -> Tensor:
+        """Look the values of k tokens a row up, (N, k): they were said before the tokens."""
+        said = self.reader.ahead[self.value.leaf]
+        return said.gather(1, tokens.to(said.device))

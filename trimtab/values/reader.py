@@ -58,3 +58,8 @@ def taken(logits: Tensor, chunk: Chunk) -> Tensor:
     places = torch.arange(tokens.shape[1], device=logits.device)
     new = places < chunk.counts.to(logits.device)[:, None]
     return logits.gather(2, tokens.unsqueeze(2)).squeeze(2).masked_fill(~new, 0.0)
+
+
+def log_probs_of(tokens: Tensor, logits: Tensor) -> Tensor:
+    """Return the log-probabilities that logits (N, V) give to k tokens a row, (N, k), in nats."""
+    return logits.gather(1, tokens.to(logits.device)) - logits.logsumexp(-1, keepdim=True)

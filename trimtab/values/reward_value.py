@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -96,6 +96,10 @@ class RewardState:
             texts = [self.vocabulary.decode(list(answers[i])) for i in asked.tolist()]
             scores[asked] = torch.tensor(self._scores(prompts, texts))
         return scores, replace(self, answers=answers)
+
+    def ahead(self, tokens: Tensor, heard: Mapping[Leaf, Tensor]) -> None:
+        """Say nothing: texts have to be read."""
+        return None
 
     def _scores(self, prompts: list[str], texts: list[str]) -> list[float]:
         """Score a batch, or its texts one by one where one of them cannot be scored.

@@ -45,7 +45,19 @@ class ValueState(Protocol):
     def extend(self, chunk: Chunk) -> tuple[Tensor, ValueState]:
         """Score every row with its new tokens; returns float32 scores of the whole answers so far, shape (N,).
 
-        NaN is the score of a row that could not be scored; :meth:`problems` says why.
+        NaN is the score of a row that could not be scored; a warning has said why.
+        """
+        ...
+
+    def ahead(self, tokens: Tensor, heard: Mapping[Leaf, Tensor]) -> Tensor | None:
+        """Score every row with each of k tokens, one at a time, without reading them.
+
+        Args:
+            tokens: k token ids a row, shape (N, k).
+            heard: for each watched leaf the log-probabilities of these tokens, shape (N, k), in nats.
+
+        Returns:
+            What :meth:`extend` would score rows of them, shape (N, k), or None where they have to be read for that.
         """
         ...
 
