@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from trimtab.decoding.answer import FinishReason
@@ -45,19 +46,24 @@ class Trace:
 
     @property
     def tokens(self) -> int:
-        """Tokens that were sampled, those of rejected chunks included."""
+        """Tokens that were proposed, those of rejected chunks included."""
         return sum(node.tokens for node in self.nodes)
 
     def children(self, parent: int | None) -> list[Node]:
         """Return the chunks that continue one, best first."""
-        found = [node for node in self.nodes if node.parent == parent]
-        return sorted(found, key=lambda node: -node.score)
+        return _best_first([node for node in self.nodes if node.parent == parent])
 
     def walk(self, parent: int | None = None, level: int = 0) -> Iterator[tuple[int, Node]]:
         """Yield every chunk with its level, each before its children."""
-        for node in self.children(parent):
+        # Not by recursion, and not through children(): token-wise traces are as deep as answers are long.
+        below: dict[int | None, list[Node]] = {}
+        for node in self.nodes:
+            below.setdefault(node.parent, []).append(node)
+        waiting = [(level, node) for node in reversed(_best_first(below.get(parent, [])))]
+        while waiting:
+            level, node = waiting.pop()
             yield level, node
-            yield from self.walk(node.number, level + 1)
+            waiting += [(level + 1, child) for child in reversed(_best_first(below.get(node.number, [])))]
 
     def __str__(self) -> str:
         """The tree as text: a line a chunk; ``>`` goes on, ``=`` is finished, ``x`` was dropped."""
@@ -66,3 +72,7 @@ class Trace:
             mark = "=" if node.finish else ">" if node.kept else "x"
             lines.append(f"{'  ' * level}{mark} {node.score:+.3f} {node.text!r}")
         return "\n".join(lines)
+
+
+def _best_first(nodes: Sequence[Node]) -> list[Node]:
+    return sorted(nodes, key=lambda node: (math.isnan(node.score), -node.score))
