@@ -145,6 +145,26 @@ def test_every_search_finds_scored_answers(trimtab, models, method):
     assert {node["depth"] for node in found["trace"]} == ({0} if method == "best_of_n" else {0, 1, 2, 3})
 
 
+@pytest.mark.parametrize("method", ["args", "fudge", "rad", "cd", "vas"])
+def test_tokens_are_chosen_among_candidates(trimtab, models, method):
+    arguments = ("--search", method, "--value", "guide / base", "--branches", 3, "--min-new-tokens", 8, "--seed", 0)
+
+    def ask(*weight):
+        return trimtab("generate", "base", *models, "w1", *arguments, *SHORT, *weight, "--json").json["found"]
+
+    (found,) = ask("--weight", 0)
+    plain = trimtab("generate", "base", *models, "w1", "--top-k", 3, *arguments[-4:], *SHORT, "--json").json["answers"]
+    assert [each["token_ids"] for each in found["hypotheses"]] == [plain[0]["token_ids"]]
+    assert len(found["trace"]) == 8 * 3 and len(found["kl"]) == 8 and len(ask()) == 1
+    assert ask("--weight", 50) != ask("--weight", -50)
+
+
+def test_a_weight_where_nothing_is_weighed(trimtab, models):
+    arguments = ("--search", "chunk_beam", "--value", "guide / base", "--weight", 2)
+    ran = trimtab("generate", "base", *models, "w1", *arguments)
+    assert ran.code == 2 and "--weight 2.0 with --search chunk_beam" in ran.err
+
+
 def test_a_search_shows_the_best_answer_and_takes_rewards(trimtab, models):
     run = trimtab("generate", "base", *models, "w1", "--search", "best_of_n", "--value", "reward:repetition", *SHORT)
     assert run.out.startswith("w1") and "[score" in run.out

@@ -51,8 +51,11 @@ def generate(  # noqa: PLR0913 -- one parameter an option
         typer.Option(help='Scores unfinished answers: "tuned / untuned", reward:NAME, or the folder of a value.'),
     ] = None,
     beams: Annotated[int, typer.Option(help="Of a search: hypotheses that are kept.")] = 4,
-    branches: Annotated[int, typer.Option(help="Of a search: continuations of each, or N of best-of-N.")] = 4,
+    branches: Annotated[
+        int, typer.Option(help="Of a search: continuations of each, N of best-of-N, or candidates a token.")
+    ] = 4,
     chunk: Annotated[int, typer.Option(help="Of a search: tokens between two selections.")] = 5,
+    weight: Annotated[float | None, typer.Option(help="Of the value in args, fudge, rad, cd and vas.")] = None,
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -83,7 +86,7 @@ def generate(  # noqa: PLR0913 -- one parameter an option
 
         refuse_beside_search(n, draft)
         scorer = build_value(value, models, dtype=dtype, device=device)
-        shape = build_shape(search, beams, branches, chunk)
+        shape = build_shape(search, beams, branches, chunk, weight)
         show(talk, str(built), seed, find(built, texts, scorer, shape, seed=seed, knobs=knobs, **settings))
         return
     answers = built.generate(texts, n=n, seed=seed, knobs=knobs, draft=drafter, **settings)

@@ -12,11 +12,14 @@ from trimtab.cli.console import Talk
 from trimtab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from trimtab.decoding.candidates import Candidates
     from trimtab.decoding.hunt import Found
     from trimtab.decoding.shape import Shape
     from trimtab.values.value import Value
 
-Method = Literal["chunk_beam", "blockwise", "best_of_n", "speculative_rejection", "smc"]
+Method = Literal[
+    "chunk_beam", "blockwise", "best_of_n", "speculative_rejection", "smc", "args", "fudge", "rad", "cd", "vas"
+]
 
 
 def refuse_beside_search(n: int, draft: str | None) -> None:
@@ -31,15 +34,35 @@ def refuse_beside_search(n: int, draft: str | None) -> None:
         raise ConfigError(given=f"--search with --draft {draft}", expected="a search without drafts", hint="drop it")
 
 
-def build_shape(method: Method, beams: int, branches: int, chunk: int) -> Shape:
+def build_shape(
+    method: Method, beams: int, branches: int, chunk: int, weight: float | None = None
+) -> Shape | Candidates:
     """Return the shape of a named method; each takes of the numbers what it needs.
+
+    Raises:
+        ConfigError: there is a weight for a method that takes none.
 
     Example:
         >>> build_shape("best_of_n", beams=4, branches=16, chunk=5).rows
         16
     """
-    from trimtab.decoding import shape
+    from trimtab.decoding import candidates, shape
 
+    token_wise = {
+        "args": candidates.args,
+        "fudge": candidates.fudge,
+        "rad": candidates.rad,
+        "cd": candidates.cd,
+        "vas": candidates.vas,
+    }
+    if method in token_wise:
+        return token_wise[method](branches) if weight is None else token_wise[method](branches, weight)
+    if weight is not None:
+        raise ConfigError(
+            given=f"--weight {weight} with --search {method}",
+            expected=f"one of {', '.join(token_wise)}, whose values have a weight",
+            hint="drop it",
+        )
     if method == "chunk_beam":
         return shape.chunk_beam(beams, branches, chunk)
     if method == "blockwise":
@@ -96,6 +119,7 @@ def show(talk: Talk, policy: str, seed: int, found: Sequence[Found]) -> None:
             {
                 "hypotheses": [{**asdict(answer), "score": score} for answer, score in one.hypotheses],
                 "trace": [asdict(node) for node in one.trace.nodes],
+                "kl": one.kl,
             }
             for one in found
         ]

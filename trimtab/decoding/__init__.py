@@ -1,6 +1,7 @@
 """From policies to answers: sampling, speculation and the row pool."""
 
 from trimtab.decoding.answer import Answer
+from trimtab.decoding.candidates import Candidates, args, cd, fudge, rad, vas
 from trimtab.decoding.hunt import Found
 from trimtab.decoding.pool import Pool, decode
 from trimtab.decoding.request import Bounds, Request, Row, Settings
@@ -12,6 +13,7 @@ from trimtab.decoding.trace import Trace
 __all__ = [
     "Answer",
     "Bounds",
+    "Candidates",
     "Found",
     "Pool",
     "Request",
@@ -20,11 +22,16 @@ __all__ = [
     "Settings",
     "Shape",
     "Trace",
+    "args",
     "best_of_n",
     "blockwise",
+    "cd",
     "chunk_beam",
     "decode",
+    "fudge",
+    "rad",
     "search",
     "smc",
     "speculative_rejection",
+    "vas",
 ]

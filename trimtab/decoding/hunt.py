@@ -26,10 +26,14 @@ class Found:
     Args:
         hypotheses: finished answers with their scores, best first.
         trace: what was proposed, scored and kept.
+        kl: where tokens were chosen among candidates, the exact KL of each choice to the reference, in nats: of the
+            distribution that the token was drawn from, with value, cuts and temperature. An answer's own costs are
+            those of the policy.
     """
 
     hypotheses: tuple[tuple[Answer, float], ...]
     trace: Trace
+    kl: tuple[float, ...] = ()
 
     @property
     def best(self) -> Answer:

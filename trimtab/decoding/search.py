@@ -1,4 +1,6 @@
-"""Search: propose chunks, score them, keep some, repeat; best-of-N and chunk-level beam search are settings of it.
+"""Search: propose chunks, score them, keep some, repeat; or choose every token among candidates.
+
+Best-of-N and chunk-level beam search are settings of the first, ARGS and FUDGE of the second.
 
 All prompts that fit run together. Each prompt is prefilled once; finished answers compete with the others to the end.
 """
@@ -9,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from trimtab.decoding.candidates import Candidates
 from trimtab.decoding.generate import requests_of
 from trimtab.decoding.hunt import Found, Hunt
 from trimtab.decoding.queue import Queue
@@ -16,6 +19,8 @@ from trimtab.decoding.request import Bounds, Settings
 from trimtab.decoding.sampling import Sampling
 from trimtab.decoding.shape import Shape
 from trimtab.decoding.stepper import Stepper
+from trimtab.decoding.token_wise import TokenWise
+from trimtab.decoding.trail import Trail
 from trimtab.decoding.wave import Wave
 from trimtab.errors import ConfigError
 from trimtab.policies.advance import needed_leaves
@@ -27,7 +32,7 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
     policy: Policy,
     prompts: str | Sequence[str],
     value: Value,
-    shape: Shape = Shape(),  # noqa: B008 -- a frozen value
+    shape: Shape | Candidates = Shape(),  # noqa: B008 -- a frozen value
     *,
     max_new_tokens: int = 64,
     min_new_tokens: int = 0,
@@ -48,12 +53,16 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
     place among the W * K, so a search of one beam over whole answers is best-of-K over the answers of
     :meth:`Policy.generate` with the same seed, and one of one beam and one branch is its first answer.
 
+    With :class:`~trimtab.decoding.candidates.Candidates` every token is chosen among the policy's k likeliest by what
+    the value makes of each; a prompt then has one row and one hypothesis, with the random numbers of its first answer.
+
     Args:
         policy: what proposes, knobs and all.
         prompts: one text or several.
         value: what scores answers so far.
         shape: W, K, L and who is kept; :func:`~trimtab.decoding.shape.best_of_n`, ``chunk_beam``, ``blockwise``,
-            ``speculative_rejection`` and ``smc`` make them.
+            ``speculative_rejection`` and ``smc`` make them; or how tokens are chosen among candidates, see
+            :func:`~trimtab.decoding.candidates.args`, ``fudge``, ``rad``, ``cd`` and ``vas``.
         max_new_tokens: longest answer, in tokens.
         min_new_tokens: tokens before an answer may end.
         temperature: as in :meth:`Policy.generate`, like the settings up to ``stop``.
@@ -64,15 +73,17 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
         stop: texts and token ids that end an answer.
         seed: of the random numbers; None draws one.
         knobs: knob values for all prompts, or one mapping a prompt.
-        max_rows: rows that run at once; as many prompts are searched together as fit.
+        max_rows: rows that run at once; as many prompts are searched together as fit. A value that has to read every
+            candidate reads as many at once.
 
     Returns:
         What was found for each prompt, in their order.
 
     Raises:
-        ConfigError: W * K is more than ``max_rows``, or a setting is out of its range.
+        ConfigError: W * K is more than ``max_rows``, k more than there are tokens, the value says nothing of unfinished
+            answers where tokens are chosen by it, or a setting is out of its range.
         VocabularyError: the value reads other tokens than the policy writes.
-        RewardError: nothing that was proposed for a prompt could be scored.
+        RewardError: nothing that was proposed for a prompt could be scored, or the value allows no candidate.
         PolicyError: everything that was proposed for a prompt broke.
 
     Example:
@@ -88,7 +99,9 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
     chunks are scored again from text; here values carry their own caches.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if shape.rows > max_rows:
+    if isinstance(shape, Candidates):
+        shape.check(policy.vocabulary, value)
+    elif shape.rows > max_rows:
         raise ConfigError(
             given=f"beams x branches = {shape.beams} x {shape.branches} = {shape.rows} rows a prompt",
             expected=f"at most {max_rows} rows",
@@ -108,8 +121,11 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
     queue = Queue(stepper.policies, [], leaves, [], Bounds(rows=max_rows // shape.rows * shape.rows))
     for request in requests:
         queue.add(request, settings, 0)
-    hunts: list[Hunt] = []
+    hunts: list[Hunt | Trail] = []
     with torch.inference_mode():
         while (admitted := queue.admit([])) is not None:
-            hunts += Wave(stepper, value, shape, leaves, *admitted).run()
+            if isinstance(shape, Candidates):
+                hunts += TokenWise(stepper, value, shape, max_rows, *admitted).run()
+            else:
+                hunts += Wave(stepper, value, shape, leaves, *admitted).run()
     return [hunt.found(text, policy, settings) for hunt, text in zip(hunts, texts, strict=True)]
