@@ -136,7 +136,7 @@ def test_a_drafter_that_is_not_there(trimtab, models):
     assert ran.code == 1 and "nobody/nothing" in ran.err
 
 
-@pytest.mark.parametrize("method", ["chunk_beam", "blockwise", "best_of_n", "speculative_rejection", "smc"])
+@pytest.mark.parametrize("method", ["chunk_beam", "blockwise", "best_of_n", "deal", "speculative_rejection", "smc"])
 def test_every_search_finds_scored_answers(trimtab, models, method):
     arguments = ("--search", method, "--value", "guide / base", "--beams", 2, "--branches", 3, "--chunk", 2)
     (found,) = trimtab("generate", "base", *models, "w1", *arguments, *SHORT, "--seed", 0, "--json").json["found"]
@@ -163,6 +163,29 @@ def test_a_weight_where_nothing_is_weighed(trimtab, models):
     arguments = ("--search", "chunk_beam", "--value", "guide / base", "--weight", 2)
     ran = trimtab("generate", "base", *models, "w1", *arguments)
     assert ran.code == 2 and "--weight 2.0 with --search chunk_beam" in ran.err
+
+
+@pytest.mark.parametrize("chunk", [3, "line", "sentence", "entropy:1.5"])
+def test_a_search_accepts_chunks_that_end_anywhere(trimtab, models, chunk):
+    arguments = ("--search", "rejection", "--value", "guide / base", "--threshold", 0.5, "--chunk", chunk)
+    (found,) = trimtab("generate", "base", *models, "w1", *arguments, *SHORT, "--seed", 0, "--json").json["found"]
+    assert len(found["hypotheses"]) == 1
+    assert sum(node["kept"] > 0 for node in found["trace"]) == len({node["depth"] for node in found["trace"]})
+
+
+@pytest.mark.parametrize(
+    ("method", "extra", "told"),
+    [
+        ("rejection", (), "without --threshold"),
+        ("rejection", ("--threshold", "nan"), "a finite threshold"),
+        ("chunk_beam", ("--chunk", "paragraph"), "line, sentence, or entropy:NATS"),
+        ("chunk_beam", ("--chunk", 0), "chunk=0"),
+        ("deal", ("--likelihood", -1), "likelihood=-1"),
+    ],
+)
+def test_a_search_that_cannot_be_run(trimtab, models, method, extra, told):
+    run = trimtab("generate", "base", *models, "w1", "--search", method, "--value", "guide / base", *extra)
+    assert run.code == 2 and told in run.err
 
 
 def test_a_search_shows_the_best_answer_and_takes_rewards(trimtab, models):

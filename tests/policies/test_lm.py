@@ -238,3 +238,10 @@ def test_a_retrained_adapter_is_not_mistaken_for_the_old_one(adapter):
     save_file({key: tensor * 2 for key, tensor in weights.items()}, adapter / "adapter_model.safetensors")
     new = LM.load(adapter)
     assert new != old and not torch.allclose(new.next_log_probs(["w1"]), old.next_log_probs(["w1"]))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_continuation_may_be_one_token(cached):
+    lm = tiny_lm(cached=cached)
+    (alone,) = lm.log_probs("t1 t2", " t3")
+    assert float(alone) == pytest.approx(float(lm.next_log_probs(["t1 t2"])[0, 3]), abs=1e-5)

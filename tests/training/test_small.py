@@ -120,7 +120,7 @@ def test_sft_learns_its_texts_and_can_make_a_model_shallow(common, tmp_path):
 
 
 def test_more_layers_than_there_are_is_refused(common):
-    with pytest.raises(ConfigError, match="at most its 2 layers"):
+    with pytest.raises(ConfigError, match="out of its 2"):
         Small.load(SFTSettings.of(common), layers=3)
 
 
@@ -157,7 +157,15 @@ def answers(tmp_path):
 @pytest.mark.parametrize("head", ["factored", "free"])
 @pytest.mark.parametrize("target", ["fudge", "td"])
 def test_a_value_learns_what_prefixes_are_worth(common, answers, head, target):
-    config = {**common, "adapter": {"kind": "full"}, "epochs": 12, "learning_rate": 0.01, "head": head, "target": target, "holdout": 0.25}
+    config = {
+        **common,
+        "adapter": {"kind": "full"},
+        "epochs": 12,
+        "learning_rate": 0.01,
+        "head": head,
+        "target": target,
+        "holdout": 0.25,
+    }
     outcome = train_value(ValueSettings.of({**config, "answers": {"source": str(answers)}}))
     assert outcome.numbers["accuracy"] > 0.9
     value = PrefixValue.load(outcome.folder)

@@ -26,9 +26,10 @@ LONGEST = 50
 
 def suite(bench: Setup) -> list[Measure]:
     """Compare whole searches, with the pair on the base's trunk and with three models, and with plain sampling."""
-    shape, tokens = chunk_beam(4, 4, 5), min(LONGEST, bench.tokens)
-    what = f"W={shape.beams} K={shape.branches} L={shape.chunk}"
-    baseline = Baseline(shape.beams, shape.branches, shape.chunk or tokens, tokens)
+    beams, branches, chunk = 4, 4, 5
+    shape, tokens = chunk_beam(beams, branches, chunk), min(LONGEST, bench.tokens)
+    what = f"W={beams} K={branches} L={chunk}"
+    baseline = Baseline(beams, branches, chunk, tokens)
     models = (bench.plain_tuned, bench.plain_untuned)
     found = []
     for name, value in (

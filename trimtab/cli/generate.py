@@ -52,9 +52,13 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     ] = None,
     beams: Annotated[int, typer.Option(help="Of a search: hypotheses that are kept.")] = 4,
     branches: Annotated[
-        int, typer.Option(help="Of a search: continuations of each, N of best-of-N, or candidates a token.")
+        int, typer.Option(help="Of a search: continuations of each, N of best-of-N, tries, or candidates a token.")
     ] = 4,
-    chunk: Annotated[int, typer.Option(help="Of a search: tokens between two selections.")] = 5,
+    chunk: Annotated[
+        str, typer.Option(help="Of a search: where chunks end, a number of tokens, line, sentence, or entropy:NATS.")
+    ] = "5",
+    threshold: Annotated[float | None, typer.Option(help="Of rejection: what scores above it is accepted.")] = None,
+    likelihood: Annotated[float, typer.Option(help="Of deal: weight of the log-probability in a score.")] = 1.0,
     weight: Annotated[float | None, typer.Option(help="Of the value in args, fudge, rad, cd and vas.")] = None,
     seed: Seed = None,
     dtype: Dtype = "auto",
@@ -86,7 +90,7 @@ def generate(  # noqa: PLR0913 -- one parameter an option
 
         refuse_beside_search(n, draft)
         scorer = build_value(value, models, dtype=dtype, device=device)
-        shape = build_shape(search, beams, branches, chunk, weight)
+        shape = build_shape(search, beams, branches, chunk, threshold=threshold, likelihood=likelihood, weight=weight)
         show(talk, str(built), seed, find(built, texts, scorer, shape, seed=seed, knobs=knobs, **settings))
         return
     answers = built.generate(texts, n=n, seed=seed, knobs=knobs, draft=drafter, **settings)

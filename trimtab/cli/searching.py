@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from trimtab.values.value import Value
 
 Method = Literal[
-    "chunk_beam", "blockwise", "best_of_n", "speculative_rejection", "smc", "args", "fudge", "rad", "cd", "vas"
+    "chunk_beam",
+    "blockwise",
+    "best_of_n",
+    "deal",
+    "rejection",
+    "speculative_rejection",
+    "smc",
+    "args",
+    "fudge",
+    "rad",
+    "cd",
+    "vas",
 ]
 
 
@@ -35,18 +46,27 @@ def refuse_beside_search(n: int, draft: str | None) -> None:
 
 
 def build_shape(
-    method: Method, beams: int, branches: int, chunk: int, weight: float | None = None
+    method: Method,
+    beams: int,
+    branches: int,
+    chunk: str | int,
+    *,
+    threshold: float | None = None,
+    likelihood: float = 1.0,
+    weight: float | None = None,
 ) -> Shape | Candidates:
     """Return the shape of a named method; each takes of the numbers what it needs.
 
     Raises:
-        ConfigError: there is a weight for a method that takes none.
+        ConfigError: nothing is accepted without a threshold, ``chunk`` cannot be read, or there is a weight for a
+            method that takes none.
 
     Example:
         >>> build_shape("best_of_n", beams=4, branches=16, chunk=5).rows
         16
     """
     from trimtab.decoding import candidates, shape
+    from trimtab.decoding.boundary import read_boundary
 
     token_wise = {
         "args": candidates.args,
@@ -63,15 +83,24 @@ def build_shape(
             expected=f"one of {', '.join(token_wise)}, whose values have a weight",
             hint="drop it",
         )
-    if method == "chunk_beam":
-        return shape.chunk_beam(beams, branches, chunk)
-    if method == "blockwise":
-        return shape.blockwise(branches, chunk)
-    if method == "best_of_n":
-        return shape.best_of_n(branches)
-    if method == "speculative_rejection":
-        return shape.speculative_rejection(beams, chunk)
-    return shape.smc(beams, chunk)
+    ends = read_boundary(str(chunk))
+    if method == "rejection":
+        if threshold is None:
+            raise ConfigError(
+                given="--search rejection without --threshold",
+                expected="the score above which everything is accepted",
+                hint="pick one among the scores of a best_of_n search",
+            )
+        return shape.rejection(threshold, branches, ends)
+    made: dict[Method, Callable[[], Shape]] = {
+        "chunk_beam": lambda: shape.chunk_beam(beams, branches, ends),
+        "blockwise": lambda: shape.blockwise(branches, ends),
+        "best_of_n": lambda: shape.best_of_n(branches),
+        "deal": lambda: shape.deal(beams, branches, ends, likelihood),
+        "speculative_rejection": lambda: shape.speculative_rejection(beams, ends),
+        "smc": lambda: shape.smc(beams, ends),
+    }
+    return made[method]()
 
 
 def build_value(text: str | None, models: Mapping[str, str], *, dtype: str, device: str) -> Value:

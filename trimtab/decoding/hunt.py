@@ -51,6 +51,7 @@ class Proposal:
         tokens: number of its tokens.
         score: of the answer so far.
         before: its score without the chunk.
+        length: tokens of the answer so far.
         row: the whole answer, if it ends here.
     """
 
@@ -59,6 +60,7 @@ class Proposal:
     tokens: int
     score: float
     before: float
+    length: int
     row: Row | None
 
 
@@ -73,7 +75,8 @@ class Hunt:
     def __init__(self, owner: Owner, shape: Shape) -> None:
         request, settings = owner.request, owner.settings
         self.nodes: list[Node] = []
-        self._shape, self._depth = shape, 0
+        self._shape, self._depth, self._longest = shape, 0, settings.max_new_tokens
+        self._first: float | None = None
         self._ended: dict[int, tuple[Row, float]] = {}  # finished answers and their scores, by chunk
         self._held: list[int] = []  # those that hold a place among the beams, some more than once
         self._error: TrimtabError | None = None
@@ -93,12 +96,16 @@ class Hunt:
                 self._ended[number] = (each.row, score)
         self._depth += 1
         numbers = [*self._held, *(first + i for i, each in enumerate(proposed) if _eligible(each))]
+        if self._first is None:
+            self._first = next((each.score for each in proposed if _eligible(each)), None)
         candidates = [self._candidate(number, proposed, first) for number in numbers]
         picked = self._shape.keep.pick(candidates, self._shape.beams, self._random) if candidates else []
         kept = [numbers[i] for i in picked]
         for number in kept:
             self.nodes[number] = replace(self.nodes[number], kept=self.nodes[number].kept + 1)
         self._held = [number for number in kept if number in self._ended]
+        if self._shape.rejects:
+            self._ended = {number: self._ended[number] for number in self._held}
         return [number - first for number in kept if number not in self._ended]
 
     def _candidate(self, number: int, proposed: Sequence[Proposal], first: int) -> Candidate:
@@ -107,7 +114,10 @@ class Hunt:
             score = self._ended[number][1]
             return Candidate(score, score, -1 - number, finished=True)
         each = proposed[number - first]
-        return Candidate(each.score, each.before, -1 if each.parent is None else each.parent, each.row is not None)
+        parent, finished = -1 if each.parent is None else each.parent, each.row is not None
+        assert self._first is not None
+        progress = 1.0 if finished else each.length / self._longest
+        return Candidate(each.score, each.before, parent, finished, self._first, progress)
 
     def found(self, prompt: str, policy: Policy, settings: Settings) -> Found:
         """Return what was found, best first."""

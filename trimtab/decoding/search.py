@@ -25,6 +25,8 @@ from trimtab.decoding.wave import Wave
 from trimtab.errors import ConfigError
 from trimtab.policies.advance import needed_leaves
 from trimtab.policies.base import Policy
+from trimtab.values.combine import Sum
+from trimtab.values.log_likelihood import LogLikelihood
 from trimtab.values.value import Value
 
 
@@ -48,8 +50,9 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
 ) -> list[Found]:
     """Search for answers that a value likes, among what a policy proposes.
 
-    From every beam K chunks of L tokens are sampled; the value scores all W * K answers so far, and the shape's rule
-    says which of them go on. Answers that have ended compete with the others. A row's random numbers belong to its
+    From every beam K chunks are sampled, which end after L tokens, at a text, or where the policy is unsure; the value
+    scores all W * K answers so far, and the shape's rule says which of them go on. Rows whose chunks are short wait for
+    the others. Answers that have ended compete with the others. A row's random numbers belong to its
     place among the W * K, so a search of one beam over whole answers is best-of-K over the answers of
     :meth:`Policy.generate` with the same seed, and one of one beam and one branch is its first answer.
 
@@ -60,9 +63,9 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
         policy: what proposes, knobs and all.
         prompts: one text or several.
         value: what scores answers so far.
-        shape: W, K, L and who is kept; :func:`~trimtab.decoding.shape.best_of_n`, ``chunk_beam``, ``blockwise``,
-            ``speculative_rejection`` and ``smc`` make them; or how tokens are chosen among candidates, see
-            :func:`~trimtab.decoding.candidates.args`, ``fudge``, ``rad``, ``cd`` and ``vas``.
+        shape: W, K, where chunks end, and who is kept; :func:`~trimtab.decoding.shape.best_of_n`, ``chunk_beam``,
+            ``blockwise``, ``deal``, ``rejection``, ``speculative_rejection`` and ``smc`` make them; or how tokens are
+            chosen among candidates, see :func:`~trimtab.decoding.candidates.args`, ``fudge``, ``rad``, ``cd``, ``vas``.
         max_new_tokens: longest answer, in tokens.
         min_new_tokens: tokens before an answer may end.
         temperature: as in :meth:`Policy.generate`, like the settings up to ``stop``.
@@ -107,6 +110,9 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
             expected=f"at most {max_rows} rows",
             hint="lower beams or branches, or raise max_rows",
         )
+    elif shape.likelihood:
+        likely: Value = LogLikelihood()
+        value = Sum(((1.0, value), (shape.likelihood, likely)))
     settings = Settings.of(
         Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
         min_new_tokens=min_new_tokens,

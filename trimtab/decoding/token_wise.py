@@ -37,6 +37,7 @@ class _Tried:
         weights: their log-weights under the policy, (N, k); -inf where they were cut.
         scores: their values, (N, k); NaN where they were cut or could not be scored.
         heard: for each watched leaf their log-probabilities, (N, k).
+        own: their log-probabilities under the policy, (N, k).
         state: the value with a row for each live one, in order, where that is at hand.
     """
 
@@ -44,6 +45,7 @@ class _Tried:
     weights: Tensor
     scores: Tensor
     heard: Mapping[Leaf, Tensor]
+    own: Tensor
     state: ValueState | None
 
     @property
@@ -125,20 +127,22 @@ class TokenWise:
     def _try(self, running: Running, tokens: Tensor, weights: Tensor) -> _Tried:
         """Score candidates: look them up, or read each in a row of its own."""
         heard = {leaf: log_probs_of(tokens, running.fed.said[leaf]) for leaf in self._watched}
+        own = running.fed.log_probs[0].gather(1, tokens)
         live = weights.isfinite()
         scores = torch.full(tokens.shape, torch.nan, device=tokens.device)
         known = self._value.ahead(tokens, heard)
         if known is not None:
-            return _Tried(tokens, weights, torch.where(live, known.to(scores), scores), heard, None)
+            return _Tried(tokens, weights, torch.where(live, known.to(scores), scores), heard, own, None)
         rows, places = torch.nonzero(live, as_tuple=True)
         state: ValueState | None = None
         for start in range(0, len(rows), self._most):
             row, place = rows[start : start + self._most], places[start : start + self._most]
             each = {leaf: said[row, place] for leaf, said in heard.items()}
-            chunk = _one_each(tokens[row, place], _ends(running.ledger, row, tokens[row, place]), each)
+            ends = _ends(running.ledger, row, tokens[row, place])
+            chunk = _one_each(tokens[row, place], ends, each, own[row, place])
             found, state = self._value.select(row.cpu()).extend(chunk)
             scores[row, place] = found.to(scores)
-        return _Tried(tokens, weights, scores, heard, state if len(rows) <= self._most else None)
+        return _Tried(tokens, weights, scores, heard, own, state if len(rows) <= self._most else None)
 
     def _follow(self, tried: _Tried, places: Tensor, going: Tensor) -> None:
         """Let the value go on with the chosen candidates of the rows that go on."""
@@ -149,7 +153,8 @@ class TokenWise:
             self._value = tried.state.select(numbers[there, chosen].cpu())
             return
         heard = {leaf: said[there, chosen] for leaf, said in tried.heard.items()}
-        chunk = _one_each(tried.tokens[there, chosen], torch.zeros(len(going), dtype=torch.bool), heard)
+        unfinished = torch.zeros(len(going), dtype=torch.bool)
+        chunk = _one_each(tried.tokens[there, chosen], unfinished, heard, tried.own[there, chosen])
         value = self._value if len(going) == len(tried.tokens) else self._value.select(going)
         self._value = value.extend(chunk)[1]
 
@@ -171,9 +176,9 @@ class TokenWise:
         )
 
 
-def _one_each(tokens: Tensor, finished: Tensor, heard: Mapping[Leaf, Tensor]) -> Chunk:
+def _one_each(tokens: Tensor, finished: Tensor, heard: Mapping[Leaf, Tensor], log_probs: Tensor) -> Chunk:
     """Return a chunk of one token a row."""
-    return Chunk(tokens[:, None], torch.ones(len(tokens), dtype=torch.long), finished, heard)
+    return Chunk(tokens[:, None], torch.ones(len(tokens), dtype=torch.long), finished, heard, log_probs.cpu())
 
 
 def _ends(ledger: Ledger, rows: Tensor, tokens: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class Forward:
         self._model = model
         self._accepts = frozenset(inspect.signature(model.forward).parameters)
         self._embeddings: nn.Embedding = model.get_input_embeddings()
+        length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._last_position = None if length is None else length - 1
         self.keeps_cache = cached and self._keeps_key_values()
 
     def prompts(
@@ -79,7 +81,8 @@ class Forward:
         if grown.mask is not None:  # without padding no mask is built, which is faster and gives the same numbers
             arguments["attention_mask"] = grown.mask.long()
             if "position_ids" in self._accepts:
-                positions = grown.mask.long().cumsum(1).sub(1).clamp(min=0)
+                # Fillers behind a short row's tokens may lie past the context; nobody reads what they say.
+                positions = grown.mask.long().cumsum(1).sub(1).clamp(0, self._last_position)
                 arguments["position_ids"] = positions[:, -block.shape[1] :]
         if "logits_to_keep" in self._accepts:
             # An index, not a number: a sliced hidden state times a frozen head takes a slow path in torch's matmul.

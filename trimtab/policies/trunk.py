@@ -322,8 +322,9 @@ class Trunk:
         by_leaf: dict[int, Tensor] = {}
         for stack, logits in found:
             columns = logits[..., : self.vocabulary.size].float()
-            sequences = len(columns) // len(stack.places)
-            split = columns.view(sequences, len(stack.places), *columns.shape[1:]).transpose(0, 1)
+            # No -1 in the shape: a block may be empty.
+            shape = (len(columns) // len(stack.places), len(stack.places), *columns.shape[1:])
+            split = columns.view(shape).transpose(0, 1)
             if stack.places == tuple(range(count)):
                 return split
             by_leaf.update(zip(stack.places, split, strict=True))

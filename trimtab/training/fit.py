@@ -101,10 +101,12 @@ def _update(
     """Do one optimiser step, a few rows at a time; returns the loss and what else was measured, means of the rows."""
     optimiser.zero_grad(set_to_none=True)
     totals: dict[str, float] = {}
+    device = next(iter(parameters.values())).device.type
     for at in range(0, len(chosen), settings.micro_rows):
         few = chosen[at : at + settings.micro_rows]
         share = len(few) / len(chosen)
-        value, measured = loss(few)
+        with torch.autocast(device, torch.bfloat16, enabled=settings.in_bfloat16):
+            value, measured = loss(few)
         (value * share).backward()  # type: ignore[no-untyped-call]
         for name, number in {"loss": float(value.detach()), **measured}.items():
             totals[name] = totals.get(name, 0.0) + share * number

@@ -43,12 +43,12 @@ class Small:
     stored: torch.dtype
 
     @staticmethod
-    def load(settings: SmallSettings, *, layers: int | None = None) -> Small:
+    def load(settings: SmallSettings, *, layers: int | Sequence[int] | None = None) -> Small:
         """Load a model that nothing else uses.
 
         Args:
             settings: which, and what of it is trained.
-            layers: keep only so many of its first layers.
+            layers: keep only so many of its first layers, or the ones with these numbers.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -57,7 +57,7 @@ class Small:
         trunk = load_trunk(settings.base, settings.dtype, settings.device, shared=False)
         model, stored = trunk.model, trunk.model.dtype
         if layers is not None:
-            keep_first_layers(model, layers, trunk.source)
+            keep_layers(model, layers, trunk.source)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             if settings.adapter.kind == "full":
@@ -146,30 +146,31 @@ def save_model(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path, dty
     vocabulary.tokenizer.save_pretrained(folder)
 
 
-def keep_first_layers(model: PreTrainedModel, count: int, source: str) -> None:
-    """Drop all but the first layers of a transformer in place; its output layer stays.
+def keep_layers(model: PreTrainedModel, layers: int | Sequence[int], source: str) -> None:
+    """Drop layers of a transformer in place; its embeddings and its output layer stay.
 
     Args:
-        model: a model whose blocks are in ``model.model.layers``.
-        count: how many layers are kept.
+        model: a model of the Llama family, whose blocks are in a list.
+        layers: how many of the first ones are kept, or the numbers of those that are.
         source: of the model, for messages.
 
     Raises:
         ConfigError: the model has fewer layers, or keeps them elsewhere.
     """
-    layers = getattr(model.base_model, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or len(layers) < count:
+    blocks = getattr(model.base_model, "layers", None)
+    kept = list(range(layers)) if isinstance(layers, int) else list(layers)
+    if not isinstance(blocks, nn.ModuleList) or not kept or max(kept) >= len(blocks):
         raise ConfigError(
-            given=f"layers={count} of {source}",
-            expected="a model with a list of layers, and at most as many"
-            if not isinstance(layers, nn.ModuleList)
-            else f"at most its {len(layers)} layers",
+            given=f"layers={layers} of {source}",
+            expected=f"layers out of its {len(blocks)}" if isinstance(blocks, nn.ModuleList) else "a list of layers",
             hint="leave layers out, or start from a model of the Llama family",
         )
-    model.base_model.layers = layers[:count]
-    model.config.num_hidden_layers = count
+    model.base_model.layers = nn.ModuleList([blocks[number] for number in kept])
+    model.config.num_hidden_layers = len(kept)
     if getattr(model.config, "layer_types", None):
-        model.config.layer_types = model.config.layer_types[:count]
+        model.config.layer_types = [model.config.layer_types[number] for number in kept]
+    for place, block in enumerate(model.base_model.layers):
+        block.self_attn.layer_idx = place  # where its keys and values go in a cache
 
 
 def split_off(groups: Sequence[int], share: float) -> tuple[list[int], list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -90,6 +90,7 @@ class SmallSettings(RunSettings):
         max_grad_norm: gradients are scaled down to this norm.
         holdout: share of the prompts that is kept from training to measure the result.
         checkpoint_every: steps.
+        autocast: compute in bfloat16, whatever the dtype of the trained weights; not with dtype float32.
     """
 
     base: str = "smollm2-135m"
@@ -104,18 +105,25 @@ class SmallSettings(RunSettings):
     max_grad_norm: float = Field(1.0, gt=0)
     holdout: float = Field(0.1, ge=0, lt=1)
     checkpoint_every: int = Field(50, ge=1)
+    autocast: bool = True
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether forward passes are computed in bfloat16."""
+        return self.autocast and self.dtype != "float32"
 
 
 class SFTSettings(SmallSettings):
     """Supervised fine-tuning on texts.
 
     Args:
-        layers: keep only so many of the base's first layers, which makes a small model of a large one.
+        layers: keep only so many of the base's first layers, or the ones with these numbers, which makes a small model
+            of a large one; a few of the last ones among them need less training.
         texts: what is imitated.
         max_tokens: length of a block of text; texts are joined, an end token after each, and cut into blocks.
     """
 
-    layers: int | None = Field(None, ge=1)
+    layers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] | None = None
     texts: TextsSettings = TextsSettings()
     max_tokens: int = Field(128, ge=2)
     output: Path = Path("runs/sft")

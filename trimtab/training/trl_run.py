@@ -56,7 +56,7 @@ def trl_arguments(settings: SmallSettings) -> dict[str, Any]:
         "seed": settings.seed,
         "data_seed": settings.seed,
         "use_cpu": on_cpu,
-        "bf16": False,
+        "bf16": settings.in_bfloat16,
         _CHECKPOINTING: False,
         "save_strategy": "no",
         "logging_steps": 1,

@@ -248,7 +248,9 @@ def _values(value: PrefixValue, answers: Sequence[tuple[tuple[int, ...], tuple[i
     state = value.start([prompt for prompt, _ in answers], value.leaf.vocabulary, ())
     block = Block.of([answer for _, answer in answers])
     counts = block.mask.sum(1)
-    scores, _ = state.extend(Chunk(block.tokens, counts, torch.ones(len(answers), dtype=torch.bool), {}))
+    scores, _ = state.extend(
+        Chunk(block.tokens, counts, torch.ones(len(answers), dtype=torch.bool), {}, torch.zeros(len(answers)))
+    )
     found: list[float] = scores.tolist()
     return found
 

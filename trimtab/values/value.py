@@ -27,12 +27,14 @@ class Chunk:
         counts: new tokens of each row, shape (N,), on the CPU.
         finished: which rows end with this chunk, shape (N,), on the CPU.
         heard: for each watched leaf the sum of the log-probabilities it gave to the new tokens, shape (N,), in nats.
+        log_probs: the same sum for the policy that proposes, at temperature 1, shape (N,), on the CPU.
     """
 
     tokens: Tensor
     counts: Tensor
     finished: Tensor
     heard: Mapping[Leaf, Tensor]
+    log_probs: Tensor
 
 
 class ValueState(Protocol):
