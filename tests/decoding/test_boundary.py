@@ -10,8 +10,9 @@ from trimtab.decoding.boundary import Texts, Tokens, Uncertain, lines, read_boun
 from trimtab.decoding.search import search
 from trimtab.decoding.shape import Resample, Shape, best_of_n, chunk_beam, smc, speculative_rejection
 from trimtab.decoding.stepper import Stepper
-from trimtab.errors import ConfigError, RewardError
+from trimtab.errors import ConfigError, PolicyError, RewardError
 from trimtab.policies.advance import sequence_log_probs
+from trimtab.policies.knob import Knob
 from trimtab.policies.lm import LM
 from trimtab.policies.toy import Table
 from trimtab.policies.vocabulary import Vocabulary
@@ -57,6 +58,13 @@ def test_one_beam_of_one_branch_is_sampling(policy, boundary):
     assert [each.best.token_ids for each in found] == [a.token_ids for a in policy.generate(PROMPTS, **settings)]
 
 
+def test_rows_that_wait_keep_their_knobs():
+    policy = BASE * (TUNED / UNTUNED) ** Knob("w", 0.5)
+    settings = {"max_new_tokens": 9, "seed": 3, "knobs": [{"w": 0.1 * i} for i in range(4)]}
+    found = search(policy, PROMPTS, VALUE, Shape(1, 1, Texts(("t0", "t1"))), **settings)
+    assert [each.best for each in found] == policy.generate(PROMPTS, **settings)
+
+
 @pytest.mark.parametrize("boundary", BOUNDARIES, ids=str)
 @pytest.mark.parametrize("shape", [chunk_beam(2, 3), speculative_rejection(5), smc(4)], ids=["beam", "cut", "smc"])
 def test_a_prompt_finds_the_same_alone_and_with_others(shape, boundary):
@@ -69,11 +77,9 @@ def test_a_prompt_finds_the_same_alone_and_with_others(shape, boundary):
 
 
 def test_equal_chunks_are_numbers_of_tokens():
-    number, boundary = (
-        search(BASE, PROMPTS, VALUE, chunk_beam(2, 3, c), max_new_tokens=8, seed=1) for c in (3, Tokens(3))
-    )
-    longest = search(BASE, PROMPTS, VALUE, chunk_beam(2, 3, Uncertain(99.0, longest=3)), max_new_tokens=8, seed=1)
-    assert told(number) == told(boundary) == told(longest)
+    shapes = [chunk_beam(2, 3, chunk) for chunk in (3, Tokens(3), Uncertain(99.0, longest=3))]
+    first, *others = (told(search(BASE, PROMPTS, VALUE, shape, max_new_tokens=8, seed=1)) for shape in shapes)
+    assert others == [first, first]
 
 
 def test_a_chunk_may_be_longer_than_the_answer():
@@ -146,7 +152,7 @@ def test_waiting_rows_are_not_stepped(monkeypatch, boundary):
     found = search(BASE, PROMPTS, VALUE, chunk_beam(2, 3, boundary), max_new_tokens=12, seed=5)
     nodes = [node for each in found for node in each.trace.nodes]
     assert sum(picked) == sum(node.tokens for node in nodes)
-    # A chunk's last token is fed where the chunk goes on, once however often it branches, or to look at entropy.
+    # A chunk's last token is fed where the chunk goes on, once for all branches, or where entropy is looked at.
     last = sum(node.finish is None and (boundary.ahead or node.kept > 0) for node in nodes)
     assert sum(fed) == sum(node.tokens - 1 for node in nodes) + last
 
@@ -256,3 +262,15 @@ def test_an_answer_that_cannot_be_scored_is_left_out_of_ragged_chunks():
 
     with pytest.warns(UserWarning), pytest.raises(RewardError, match="never"):
         search(BASE, "t1", RewardValue(broken), shape, max_new_tokens=9, seed=0)
+
+
+@pytest.mark.parametrize("boundary", [Texts(("t0",)), Uncertain(0.5)], ids=["texts", "uncertain"])
+def test_rows_that_break_leave_the_others_alone(boundary):
+    """After t1 nothing is a distribution: rows with a t1 break, and what goes on are those without."""
+    third = {"t0": 1 / 3, "t1": 1 / 3, "t2": 1 / 3}
+    rotten = Table.of({"": third, "t1": dict.fromkeys(third, math.nan)}, name="rotten")
+    (found,) = search(rotten, "t0", LENGTH, chunk_beam(4, 8, boundary), max_new_tokens=4, seed=0)
+    assert found.hypotheses and all("t1" not in answer.text.split()[:-1] for answer, _ in found.hypotheses)
+    assert any(node.finish == "error" for node in found.trace.nodes)
+    with pytest.raises(PolicyError, match="rotten"):
+        search(rotten, "t1", LENGTH, chunk_beam(4, 8, boundary), max_new_tokens=4, seed=0)

@@ -77,8 +77,7 @@ class Texts:
     ahead: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        texts: object = self.texts
-        if isinstance(texts, str) or not self.texts or not all(self.texts):
+        if not isinstance(self.texts, tuple) or not self.texts or not all(self.texts):
             raise ConfigError(
                 given=f"a chunk that ends at {self.texts!r}",
                 expected="a tuple of texts of at least one character",

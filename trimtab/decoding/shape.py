@@ -237,8 +237,8 @@ def deal(beams: int = 3, branches: int = 5, chunk: int | Boundary = 10, likeliho
     """Keep the W best chunks by the value plus a weight times the log-probability: ``V(y) + likelihood log pi(y)``.
 
     Reference: Huang et al. (2024), DeAL: Decoding-time Alignment for Large Language Models. It scores a token by
-    looking ahead and keeps the token alone, here the chunk that was looked at is kept; and it weighs the alignment
-    score, by what is ``1 / likelihood`` here.
+    looking ahead from it and keeps the token alone; here the whole chunk is kept. It weighs the value instead, by what
+    is ``1 / likelihood`` here.
     """
     return Shape(beams, branches, chunk, likelihood=likelihood)
 
@@ -262,9 +262,9 @@ def rejection(
         temperature: of the test; 0 accepts what reaches the threshold.
 
     Reference: Li et al. (2025), Cascade Reward Sampling (CARDS). There chunks are drawn one after another; here all
-    tries are drawn at once, in which the first that passes is the same in distribution and those after it are drawn in
-    vain. There the threshold starts at the reward of the bare prompt, here at that of the first chunk, and a finished
-    answer is held to its full height however short it is.
+    tries are drawn at once: the first that passes has the same distribution, and those after it are drawn in vain.
+    There the threshold starts at the reward of the bare prompt, here at the score of the first chunk; and here a
+    finished answer is held to its full height however short it is.
     """
     return Shape(1, tries, chunk, Accept(threshold, temperature))
 
