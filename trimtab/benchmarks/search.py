@@ -12,7 +12,7 @@ from functools import partial
 
 from trimtab.benchmarks.baselines import chunk_search
 from trimtab.benchmarks.baselines.chunk_search import Shape as Baseline
-from trimtab.benchmarks.measure import Measure, at_most
+from trimtab.benchmarks.measure import Measure, at_least, at_most
 from trimtab.benchmarks.setup import Setup
 from trimtab.benchmarks.timing import alternate
 from trimtab.decoding.search import search
@@ -47,8 +47,26 @@ def suite(bench: Setup) -> list[Measure]:
             bench.repeats,
         )
         found.append(Measure.of_rates(f"chunk search {what}, {name}", times["ours"], times["theirs"], tokens))
+    found.append(_many(bench, baseline, shape, tokens, what))
     found.append(_over_sampling(bench, shape, tokens, what))
     return found
+
+
+def _many(bench: Setup, baseline: Baseline, shape: Shape, tokens: int, what: str) -> Measure:
+    """Compare searches for eight prompts: together, and one after another as the loop does."""
+    bench.note("search: eight prompts")
+    texts = [f"{bench.text} {word}" for word in ("a", "the", "one", "his", "her", "our", "two", "no")]
+    value, models = LogRatio(bench.lora, bench.lora.untouched), (bench.plain_tuned, bench.plain_untuned)
+    tokenizer = bench.base.vocabulary.tokenizer
+    times = alternate(
+        {
+            "ours": partial(_search, bench, bench.base, value, shape, tokens, texts),
+            "theirs": lambda: [chunk_search.search(bench.plain, models, tokenizer, text, baseline) for text in texts],
+        },
+        bench.repeats,
+    )
+    name = f"chunk search {what} for {len(texts)} prompts, pair on the base's trunk"
+    return Measure.of_rates(name, times["ours"], times["theirs"], tokens * len(texts), at_least(4.0))
 
 
 def _over_sampling(bench: Setup, shape: Shape, tokens: int, what: str) -> Measure:
@@ -67,6 +85,8 @@ def _over_sampling(bench: Setup, shape: Shape, tokens: int, what: str) -> Measur
     return Measure.of_times(name, times["search"], times["sampling"], at_most(1.25), unit="ms")
 
 
-def _search(bench: Setup, policy: Policy, value: LogRatio, shape: Shape, tokens: int) -> None:
+def _search(
+    bench: Setup, policy: Policy, value: LogRatio, shape: Shape, tokens: int, texts: list[str] | None = None
+) -> None:
     """Search for answers that do not end early."""
-    search(policy, bench.text, value, shape, max_new_tokens=tokens, min_new_tokens=tokens, seed=bench.seed)
+    search(policy, texts or bench.text, value, shape, max_new_tokens=tokens, min_new_tokens=tokens, seed=bench.seed)
