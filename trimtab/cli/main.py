@@ -17,6 +17,7 @@ from trimtab.cli.demo import demo
 from trimtab.cli.doctor import doctor
 from trimtab.cli.evaluate import evaluate
 from trimtab.cli.generate import generate
+from trimtab.cli.reproduce import reproduce
 from trimtab.cli.train import train
 from trimtab.errors import TrimtabError, UsageError
 
@@ -37,6 +38,7 @@ app.command("eval")(evaluate)
 app.command()(bench)
 app.command()(doctor)
 app.command()(demo)
+app.command()(reproduce)
 
 
 def _version(wanted: bool) -> None:

@@ -276,6 +276,14 @@ def load_trunk(source: str, dtype: str, device: str, *, shared: bool = True) -> 
             "safetensors weights and a tokenizer, or a hub id that can be reached",
             hint="run `trimtab models` to see the built-in ones, or check the path",
         ) from error
+    except RuntimeError as error:
+        if "mismatched" not in str(error):
+            raise
+        raise ModelError(
+            given=f"the model {source!r}, whose tensors do not have the sizes that its config.json says",
+            expected="an output layer and layers of the configuration's hidden size and vocabulary",
+            hint="a value head belongs to one transformer and one tokenizer; train it again on this one",
+        ) from error
     vocabulary = Vocabulary.of_tokenizer(
         tokenizer, columns=model.get_output_embeddings().weight.shape[0], end_ids=_end_ids(model, tokenizer)
     )

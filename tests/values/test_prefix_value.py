@@ -1,0 +1,33 @@
+"""Values that are transformers: what fits them and what does not."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from trimtab.decoding import chunk_beam, search
+from trimtab.errors import ModelError, VocabularyError
+from trimtab.policies.lm import LM
+from trimtab.testing import tiny_lm
+from trimtab.values import LogRatio, PrefixValue
+
+
+@pytest.mark.parametrize("shape", [(22, 16), (30, 32)], ids=["hidden size", "tokens"])
+def test_a_head_of_another_size_is_refused(tiny_lm_folder, tmp_path, shape):
+    folder = tmp_path / "value"
+    shutil.copytree(tiny_lm_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    assert weights["lm_head.weight"].shape == (22, 32)
+    weights["lm_head.weight"] = torch.zeros(shape)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="sizes"):
+        PrefixValue.load(folder)
+
+
+def test_a_value_of_another_tokenizer_is_refused(tiny_lm_folder):
+    base = LM.load(tiny_lm_folder)
+    with pytest.raises(VocabularyError):
+        search(base, ["w1"], PrefixValue(tiny_lm(22)), chunk_beam(2, 2, 2), max_new_tokens=4)
+    with pytest.raises(VocabularyError):
+        LogRatio(base, tiny_lm(22))  # as many tokens, but others

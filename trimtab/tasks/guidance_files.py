@@ -1,0 +1,51 @@
+"""What an experiment with value guidance leaves behind: results.json, report.md and frontier.svg."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trimtab.evaluation.guidance_report import draw, leads, scores, table, to_dict, write_json
+from trimtab.rewards import load_judge
+from trimtab.tasks.value_guidance import Guidance
+
+WINNER = "IVG"
+
+
+def write_guidance(found: Guidance) -> Path:
+    """Write all measurements of an experiment into its folder.
+
+    Args:
+        found: the experiment.
+
+    Returns:
+        The report.
+    """
+    folder, names = found.settings.output, found.settings.judges
+    judges = {name: load_judge(name) for name in names}
+    judged = {name: scores(found.main, judge) for name, judge in judges.items()}
+    ahead = {name: leads(each, WINNER) for name, each in judged.items()}
+    draw(found.sweeps, found.main, names[0], folder / "frontier.svg")
+    content = {
+        "settings": found.settings.model_dump(mode="json"),
+        "measured": {name: dict(numbers) for name, numbers in found.measured.items()},
+        "main": to_dict(found.main, judged),
+        "leads": {name: {other: vars(each) for other, each in pairs.items()} for name, pairs in ahead.items()},
+        "sweeps": {
+            name: to_dict(each, {judge: scores(each, judges[judge]) for judge in names})
+            for name, each in found.sweeps.items()
+        },
+    }
+    write_json(folder / "results.json", content)
+    lines = [f"# Integrated value guidance of {found.settings.base}", "", "Means with 95 % bootstrap intervals.", ""]
+    lines += [table(found.main, judged)]
+    lines += [f"{WINNER} ahead of, prompt by prompt:", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    others = [each.name for each in found.main.results if each.name != WINNER]
+    lines += [f"| {other} | {' | '.join(str(ahead[name][other]) for name in names)} |" for other in others]
+    lines += ["", "Measured on held-out data while training:", ""]
+    lines += [
+        f"* {stage}: {', '.join(f'{name} {value:.3f}' for name, value in numbers.items())}"
+        for stage, numbers in found.measured.items()
+    ]
+    report = folder / "report.md"
+    report.write_text("\n".join(lines) + "\n\n![frontier](frontier.svg)\n", encoding="utf-8")
+    return report
