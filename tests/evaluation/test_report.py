@@ -5,12 +5,15 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from trimtab.decoding import args
 from trimtab.decoding.request import Settings
+from trimtab.decoding.search_plan import SearchPlan
 from trimtab.errors import RunError
 from trimtab.evaluation import compare, write_report
 from trimtab.evaluation.report import duration, marks, measures
 from trimtab.policies.toy import Table
 from trimtab.rewards import FunctionReward, Length
+from trimtab.values import RewardValue
 
 BASE = Table.of({"": {"<script>alert(1)</script>": 0.5, "bad": 0.5}}, name="base")
 GUIDE = Table.of({"": {"<script>alert(1)</script>": 0.8, "bad": 0.2}}, name="guide")
@@ -103,6 +106,39 @@ def test_the_table_has_every_measure(comparison):
     assert found["KL to the base"].values[0] == "0.000"
     assert found["Length"].change == "0.0"
     assert found["Distinct-2"].change.endswith("\N{MULTIPLICATION SIGN}")
+
+
+def test_a_search_is_not_given_the_kl_of_its_proposal(tmp_path):
+    found = compare(
+        {"base": BASE, "searched": BASE * GUIDE},
+        ["bad"],
+        reward=Length(4),
+        judges=[JUDGE],
+        settings=Settings(max_new_tokens=4, seed=1),
+        searches={"searched": SearchPlan(RewardValue(Length(4)))},
+    )
+    table = {measure.label: measure for measure in measures(found)}
+    assert table["KL to the base"].values == ("0.000", "\N{EN DASH}") and table["KL to the base"].change == ""
+    assert table["KL of the proposal"].values[1] != "0.000"
+    assert table["Proposed"].values[0] == "4"  # one answer of four tokens
+    page = write_report(tmp_path / "report.html", found).read_text()
+    assert page.count("· KL of the proposal ") == page.count("· KL 0") == 1  # one answer of each policy is shown
+    assert '<div class="label">KL of the proposal' in page and '<div class="label">KL to the base' not in page
+
+
+def test_choices_among_candidates_have_both_kls(tmp_path):
+    plan = SearchPlan(RewardValue(Length(4)), args(None, 0.0))  # draws from the policy as it is
+    found = compare(
+        {"base": BASE, "searched": BASE * GUIDE},
+        ["bad"],
+        reward=Length(4),
+        judges=[JUDGE],
+        settings=Settings(max_new_tokens=4, seed=1),
+        searches={"searched": plan},
+    )
+    table = {measure.label: measure for measure in measures(found)}
+    assert table["KL to the base"].values[1] == table["KL of the proposal"].values[1] != "0.000"
+    assert write_report(tmp_path / "report.html", found).read_text().count("· KL of the proposal ") == 1
 
 
 def test_a_target_that_is_a_folder_is_an_error_with_a_remedy(comparison, tmp_path):

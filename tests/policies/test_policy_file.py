@@ -1,12 +1,14 @@
 """Policy files: reading, building with any loader, writing, and what is refused."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from trimtab.errors import ConfigError, ExpressionError
 from trimtab.policies.knob import Knob
 from trimtab.policies.policy_file import Decoding, PolicyFile, read_policy_file, write_policy_file
+from trimtab.policies.search_settings import SearchSettings
 from trimtab.policies.toy import Table
 
 TEXT = """\
@@ -20,6 +22,7 @@ knobs:
   strength: {default: 1, min: 0.0, max: 3.0}
 policy: base * guide^strength * polite^0.5
 decoding: {temperature: 0.7, top_p: 0.95, max_new_tokens: 32, stop: ["\\n"]}
+search: {method: chunk_beam, value: guide / base, branches: 8}
 """
 
 
@@ -54,6 +57,7 @@ def file(tmp_path):
 def test_reading_and_building(file):
     content = file()
     assert content.decoding == Decoding(temperature=0.7, top_p=0.95, max_new_tokens=32, stop=("\n",))
+    assert content.search == SearchSettings(method="chunk_beam", value="guide / base", branches=8)
     policy = content.build(load)
     assert str(policy) == "hub/base * guides/positive^strength * hub/base|system Be polite.^0.5"
     assert policy.knobs == (Knob("strength", 1.0, min=0.0, max=3.0),)
@@ -138,6 +142,22 @@ def test_the_decoding_settings_are_those_of_generate():
         ('["\\n"]', "[3]", 10, "decoding.stop.0"),
         ('["\\n"]', '[""]', 10, "at least 1 character"),
         ("decoding: {", "decoding: }{", 10, "YAML"),
+        ("method: chunk_beam", "method: beam", 11, "chunk_beam"),
+        ("method: chunk_beam, ", "", 11, "search.method"),
+        ("value: guide / base, ", "", 11, "search.value"),
+        ("value: guide / base", "value: ''", 11, "at least 1 character"),
+        ("branches: 8", "branches: 0", 11, "greater than or equal to 1"),
+        ("branches: 8", "branches: 2.5", 11, "search.branches"),
+        ("branches: 8", "branches: true", 11, "search.branches"),
+        ("branches: 8", "branch: 8", 11, "method, value, beams, branches, chunk, threshold, likelihood, weight"),
+        ("branches: 8", "chunk: 0", 11, "greater than or equal to 1"),
+        ("branches: 8", "chunk: '0'", 11, "greater than or equal to 1"),
+        ("branches: 8", "chunk: 2.5", 11, "search.chunk"),
+        ("branches: 8", "weight: 2", 11, "one of args, fudge, rad, cd, vas as the method"),
+        ("branches: 8", "likelihood: -1", 11, "greater than or equal to 0"),
+        ("method: chunk_beam", "threshold: .inf, method: rejection", 11, "finite"),
+        ("method: chunk_beam", "method: rejection", 11, "a score above which everything is accepted"),
+        ("search: {", "search: 4 #{", 11, "search"),
     ],
 )
 def test_mistakes_are_named_with_their_line(file, old, new, line, message):
@@ -158,6 +178,42 @@ def test_a_wrong_expression_is_found_before_any_model_is_loaded(file, policy, me
     with pytest.raises(ExpressionError, match=message) as error:
         file(TEXT.replace("base * guide^strength * polite^0.5", policy))
     assert "policy.yaml, line 9:" in error.value.given
+
+
+def test_a_pair_of_a_search_has_to_be_models(file):
+    with pytest.raises(ConfigError, match="unknown model 'gide'") as error:
+        file(TEXT.replace("guide / base", "gide / base"))
+    assert "policy.yaml, line 11:" in error.value.given and error.value.hint == "add gide to models"
+
+
+@pytest.mark.parametrize("chunk", ["3", "line", "sentence", "entropy:1.5"])
+def test_searches_take_ends_of_chunks_and_their_methods_numbers(file, tmp_path, chunk):
+    block = f"{{method: rejection, threshold: 2, value: guide / base, chunk: {chunk}}}"
+    content = file(TEXT.replace("{method: chunk_beam, value: guide / base, branches: 8}", block))
+    assert (content.search.threshold, content.search.chunk) == (2.0, 3 if chunk == "3" else chunk)
+    write_policy_file(tmp_path / "again.yaml", content)
+    assert read_policy_file(tmp_path / "again.yaml") == content
+    weighed = file(TEXT.replace("chunk_beam", "args").replace("branches: 8", "weight: -2.5")).search
+    assert (weighed.weight, weighed.threshold, weighed.likelihood) == (-2.5, None, 1.0)
+
+
+def test_the_folder_of_a_value_beside_the_file_becomes_absolute(file, tmp_path):
+    (tmp_path / "runs" / "value").mkdir(parents=True)
+    (tmp_path / "guide").mkdir()
+
+    def value(text):
+        return file(TEXT.replace("guide / base", text)).search.value
+
+    assert value("runs/value") == str(tmp_path / "runs" / "value")
+    assert value("hub/value") == "hub/value" and value("reward:sentiment") == "reward:sentiment"
+    assert value("guide") == "guide"  # a model of that name comes before a folder
+
+
+def test_a_model_comes_with_its_view(file):
+    content = file()
+    assert content.lm("polite", load).name == "hub/base|system Be polite."
+    assert content.lm("base", load) == content.build(load).reference
+    assert content.lm("runs/value", load).name == "runs/value"
 
 
 def test_a_cut_out_of_range_keeps_its_class(file):
@@ -187,6 +243,11 @@ def test_a_cut_out_of_range_keeps_its_class(file):
 def test_what_is_no_policy_file(file, text):
     with pytest.raises(ConfigError, match=r"policy\.yaml"):
         file(text)
+
+
+def test_the_example_that_searches_can_be_read():
+    search = read_policy_file(Path(__file__).parents[2] / "examples" / "search.yaml").search
+    assert (search.method, search.value, search.chunk) == ("chunk_beam", "reward:sentiment", 5)
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,19 +51,25 @@ class Talk:
         for result in comparison.results:
             table.add_column(result.name, justify="right")
         results = comparison.results
-        rows: list[tuple[str, list[float]]] = [(f"reward: {comparison.reward}", [r.reward for r in results])]
+        searched = any(r.searched for r in results)
+        rows: list[tuple[str, Sequence[float | None]]] = [(f"reward: {comparison.reward}", [r.reward for r in results])]
         rows += [(f"judge: {judge}", [r.judges[judge] for r in results]) for judge in comparison.judges]
         rows += [
             ("KL to the base, nats per token", [r.kl for r in results]),
+            *([("KL of the proposal, nats per token", [r.proposal_kl for r in results])] if searched else []),
             ("perplexity under the base", [r.perplexity for r in results]),
             ("distinct-2", [r.distinct_2 for r in results]),
             ("repetition", [r.repetition for r in results]),
             ("tokens per answer", [r.length for r in results]),
             ("tokens per second", [r.tokens_per_second for r in results]),
+            ("tokens proposed", [r.proposed for r in results]),
+            ("seconds", [r.seconds for r in results]),
         ]
         for label, values in rows:
-            table.add_row(label, *(f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" for value in values))
+            table.add_row(label, *(_number(value) for value in values))
         self.out.print(table)
+        if any(r.kl is None for r in results):
+            self.out.print("A search's own KL is not measured; that of its proposal does not see what it chose by.")
 
     def samples(self, comparison: Comparison, count: int) -> None:
         """Print answers of all policies side by side."""
@@ -74,6 +80,15 @@ class Talk:
         for i, prompt in enumerate(comparison.prompts[:count]):
             table.add_row(Text(prompt), *(Text(r.answers[i * comparison.n].text.strip()) for r in comparison.results))
         self.out.print(table)
+
+
+def _number(value: float | None) -> str:
+    """Show four digits, a count whole, or that there is no number."""
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 class StepBar:

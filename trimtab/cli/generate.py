@@ -9,21 +9,29 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from trimtab.cli.asked import Asked
 from trimtab.cli.console import Talk
 from trimtab.cli.options import (
+    Beams,
+    Branches,
+    Chunk,
     Device,
     Dtype,
     Json,
     Knobs,
+    Likelihood,
     Models,
     Quiet,
+    Scorer,
+    Searched,
     Seed,
+    Threshold,
+    Weight,
     build_draft,
-    build_policy,
     knob_values,
     pairs,
 )
-from trimtab.cli.searching import Method, build_shape, build_value, refuse_beside_search, show
+from trimtab.cli.searching import refuse_beside_search, search_settings, show
 from trimtab.errors import PromptError
 
 
@@ -45,33 +53,39 @@ def generate(  # noqa: PLR0913 -- one parameter an option
         str | None,
         typer.Option(help="Who drafts tokens for the policy to verify: auto, lookup, or a model's name or source."),
     ] = None,
-    search: Annotated[Method | None, typer.Option(help="Search instead of sampling; needs --value.")] = None,
-    value: Annotated[
-        str | None,
-        typer.Option(help='Scores unfinished answers: "tuned / untuned", reward:NAME, or the folder of a value.'),
-    ] = None,
-    beams: Annotated[int, typer.Option(help="Of a search: hypotheses that are kept.")] = 4,
-    branches: Annotated[
-        int, typer.Option(help="Of a search: continuations of each, N of best-of-N, tries, or candidates a token.")
-    ] = 4,
-    chunk: Annotated[
-        str, typer.Option(help="Of a search: where chunks end, a number of tokens, line, sentence, or entropy:NATS.")
-    ] = "5",
-    threshold: Annotated[float | None, typer.Option(help="Of rejection: what scores above it is accepted.")] = None,
-    likelihood: Annotated[float, typer.Option(help="Of deal: weight of the log-probability in a score.")] = 1.0,
-    weight: Annotated[float | None, typer.Option(help="Of the value in args, fudge, rad, cd and vas.")] = None,
+    search: Searched = None,
+    value: Scorer = None,
+    beams: Beams = None,
+    branches: Branches = None,
+    chunk: Chunk = None,
+    threshold: Threshold = None,
+    likelihood: Likelihood = None,
+    weight: Weight = None,
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Continue prompts with a policy. Flags override the decoding settings of a policy file."""
+    """Continue prompts with a policy. Flags override the decoding settings and the search of a policy file."""
     talk = Talk(as_json, quiet)
     texts = _prompts(prompts or ["-"])
     knobs = knob_values(knob or [])
     models = pairs(model or [], "--model")
-    built, decoding = build_policy(policy, models, knobs, dtype=dtype, device=device)
+    asked = Asked.read(policy, models, dtype=dtype, device=device)
+    options = {
+        "value": value,
+        "beams": beams,
+        "branches": branches,
+        "chunk": chunk,
+        "threshold": threshold,
+        "likelihood": likelihood,
+        "weight": weight,
+    }
+    searched = search_settings(asked, search, options)
+    if searched is not None:
+        refuse_beside_search(n, draft)
+    built = asked.policy(knobs)
     drafter = None if draft is None else build_draft(draft, models, dtype=dtype, device=device)
     flags = {
         "max_new_tokens": max_new_tokens,
@@ -83,15 +97,14 @@ def generate(  # noqa: PLR0913 -- one parameter an option
         "repetition_penalty": repetition_penalty,
         "stop": None if stop is None else tuple(stop),
     }
-    settings = {**decoding.model_dump(), **{name: value for name, value in flags.items() if value is not None}}
+    settings = {**asked.decoding.model_dump(), **{name: value for name, value in flags.items() if value is not None}}
     seed = secrets.randbits(31) if seed is None else seed
-    if search is not None:
+    if searched is not None:
         from trimtab.decoding.search import search as find
+        from trimtab.decoding.search_plan import build_plan
 
-        refuse_beside_search(n, draft)
-        scorer = build_value(value, models, dtype=dtype, device=device)
-        shape = build_shape(search, beams, branches, chunk, threshold=threshold, likelihood=likelihood, weight=weight)
-        show(talk, str(built), seed, find(built, texts, scorer, shape, seed=seed, knobs=knobs, **settings))
+        plan = build_plan(searched, asked.lm, progress=talk.note)
+        show(talk, str(built), seed, find(built, texts, plan.value, plan.shape, seed=seed, knobs=knobs, **settings))
         return
     answers = built.generate(texts, n=n, seed=seed, knobs=knobs, draft=drafter, **settings)
     if as_json:

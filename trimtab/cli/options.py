@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trimtab.errors import ConfigError, ExpressionError
+from trimtab.errors import ConfigError
+from trimtab.policies.search_method import Method
 
 if TYPE_CHECKING:
     from trimtab.decoding.drafters import Draft
-    from trimtab.policies.base import Policy
-    from trimtab.policies.lm import LM
-    from trimtab.policies.policy_file import Decoding
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -24,6 +21,32 @@ Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="A name 
 Knobs = Annotated[list[str] | None, typer.Option("--knob", "-k", help="A knob's value: strength=1.5")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: auto, float32, bfloat16, float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Searched = Annotated[
+    Literal[Method, "none"] | None,
+    typer.Option(
+        "--search", help="Search instead of sampling; needs a value. none samples whatever a policy file says."
+    ),
+]
+Scorer = Annotated[
+    str | None,
+    typer.Option(
+        "--value", help='Scores unfinished answers: "tuned / untuned", reward:NAME, or the folder of a value.'
+    ),
+]
+Beams = Annotated[int | None, typer.Option(help="Of a search: hypotheses that are kept; 4 by default.")]
+Branches = Annotated[
+    int | None,
+    typer.Option(help="Of a search: continuations of each, N of best-of-N, tries, or candidates a token; 4."),
+]
+Chunk = Annotated[
+    str | None,
+    typer.Option(help="Of a search: where chunks end, a number of tokens (5), line, sentence, or entropy:NATS."),
+]
+Threshold = Annotated[float | None, typer.Option(help="Of rejection: what scores above it is accepted.")]
+Likelihood = Annotated[
+    float | None, typer.Option(help="Of deal: weight of the log-probability in a score; 1 by default.")
+]
+Weight = Annotated[float | None, typer.Option(help="Of the value in args, fudge, rad, cd and vas.")]
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -64,53 +87,6 @@ def knob_values(texts: Sequence[str]) -> dict[str, float]:
         except ValueError as error:
             raise ConfigError(given=f"--knob {name}={value}", expected="a number", hint="write 1.5") from error
     return values
-
-
-def build_policy(
-    text: str, models: Mapping[str, str], knobs: Mapping[str, float], *, dtype: str, device: str
-) -> tuple[Policy, Decoding]:
-    """Turn a policy file or an expression into a policy and its decoding settings.
-
-    Args:
-        text: path of a ``.yaml`` file, or an expression.
-        models: name to source; on top of a file's own.
-        knobs: values on the command line; an expression's knobs need no declaration.
-        dtype: of the weights.
-        device: where they go.
-
-    Raises:
-        ExpressionError: the expression cannot be read, or a model in it was not named.
-        ConfigError: the policy file is missing or wrong.
-        ModelError: a model cannot be loaded.
-    """
-    from trimtab.policies.expression import names, parse
-    from trimtab.policies.knob import Knob
-    from trimtab.policies.lm import LM
-    from trimtab.policies.policy_file import Decoding, ModelSource, read_policy_file
-
-    def load(source: str) -> LM:
-        return LM.load(source, dtype=dtype, device=device)
-
-    if text.endswith(SUFFIXES):
-        file = read_policy_file(Path(text))
-        given = {name: ModelSource(source=source) for name, source in models.items()}
-        file = file.model_copy(update={"models": {**file.models, **given}})
-        return file.build(load), file.decoding
-    mentioned = names(text)
-    missing = [name for name in mentioned if name not in models and name not in knobs]
-    if missing:
-        raise ExpressionError(
-            given=f"{missing[0]!r} in {text!r}, which was not named",
-            expected="a model or a knob for every name in the expression",
-            hint=f"add --model {missing[0]}=SOURCE, or --knob {missing[0]}=VALUE",
-        )
-    loaded = {
-        name: LM.load(source, dtype=dtype, device=device, name=name)
-        for name, source in models.items()
-        if name in mentioned
-    }
-    declared = {name: Knob(name, 1.0) for name in knobs if name in mentioned}
-    return parse(text, loaded, declared), Decoding()
 
 
 def build_draft(text: str, models: Mapping[str, str], *, dtype: str, device: str) -> Draft:

@@ -8,6 +8,7 @@ from trimtab.decoding.pool import Pool, decode
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.decoding.sampling import Sampling
 from trimtab.decoding.search import search
+from trimtab.decoding.search_plan import SearchPlan, build_plan
 from trimtab.decoding.shape import (
     Shape,
     best_of_n,
@@ -29,6 +30,7 @@ __all__ = [
     "Request",
     "Row",
     "Sampling",
+    "SearchPlan",
     "Settings",
     "Shape",
     "Texts",
@@ -38,6 +40,7 @@ __all__ = [
     "args",
     "best_of_n",
     "blockwise",
+    "build_plan",
     "cd",
     "chunk_beam",
     "deal",

@@ -40,6 +40,18 @@ class Found:
         """The answer with the highest score."""
         return self.hypotheses[0][0]
 
+    @property
+    def way(self) -> tuple[Node, ...]:
+        """The chunks of the best answer, from the first to the last."""
+        nodes, score = self.trace.nodes, self.hypotheses[0][1]
+        ends = [node for node in nodes if node.finish not in (None, "error") and node.score == score]
+        node = max(ends, key=lambda node: node.kept > 0, default=None)
+        way: list[Node] = []
+        while node is not None:
+            way.append(node)
+            node = None if node.parent is None else nodes[node.parent]
+        return tuple(reversed(way))
+
 
 @dataclass(frozen=True)
 class Proposal:

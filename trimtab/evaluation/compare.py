@@ -8,16 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from trimtab.decoding.answer import Answer
 from trimtab.decoding.generate import generate
 from trimtab.decoding.request import Settings
+from trimtab.decoding.search_plan import SearchPlan
 from trimtab.errors import ConfigError
 from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, perplexity_under, repetition
 from trimtab.policies.base import Policy
 from trimtab.policies.vocabulary import Vocabulary
-from trimtab.rewards import Reward, check_independent, score
+from trimtab.rewards import Reward, as_reward, check_independent, score
+from trimtab.values import Constrained, PerToken, RewardValue, Sum
+from trimtab.values.value import Value
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,18 @@ class Result:
         policy: the policy as an expression.
         reward: mean of the reward.
         judges: judge name to the mean of its scores.
-        kl: exact KL(policy || its reference), in nats per token.
+        searched: whether answers were searched for.
+        kl: exact KL(policy || its reference), in nats per token. Where tokens were chosen among candidates it is that
+            of each choice, with value, cuts and temperature; None for other searches, since how far these as a whole
+            are from the reference is not measured.
+        proposal_kl: the policy's own along the answers, without what a search chose by; ``kl`` where they were sampled.
         perplexity: of the answers under the base.
         distinct_2: share of different word pairs over all answers.
         repetition: mean share of repeated word triples within an answer.
         length: mean number of tokens an answer.
-        tokens_per_second: generated tokens by wall-clock time of generation.
+        tokens_per_second: tokens of the answers by wall-clock time of generation.
+        proposed: tokens that were sampled for the answers, those of rejected chunks included.
+        seconds: wall-clock time of generation.
         answers: n a prompt, next to each other, in the order of the prompts.
         rewards: of each answer.
     """
@@ -43,12 +53,16 @@ class Result:
     policy: str
     reward: float
     judges: Mapping[str, float]
-    kl: float
+    searched: bool
+    kl: float | None
+    proposal_kl: float
     perplexity: float
     distinct_2: float
     repetition: float
     length: float
     tokens_per_second: float
+    proposed: int
+    seconds: float
     answers: tuple[Answer, ...]
     rewards: tuple[float, ...]
 
@@ -101,6 +115,7 @@ def compare(  # noqa: PLR0913 -- every argument by keyword
     settings: Settings,
     n: int = 1,
     knobs: Mapping[str, float] | None = None,
+    searches: Mapping[str, SearchPlan] | None = None,
     on_policy: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Let several policies answer the same prompts, and measure the answers.
@@ -113,13 +128,16 @@ def compare(  # noqa: PLR0913 -- every argument by keyword
         settings: sampling, lengths and seed, the same for all.
         n: answers a prompt.
         knobs: values for the policies that have them; the others keep their defaults.
-        on_policy: called with each name before its answers are sampled.
+        searches: name of a policy to how its answers are searched for; the others are sampled. Each of the n answers
+            is the best of a search of its own, with its own random numbers, as each sample has its own.
+        on_policy: called with each name before its answers are made.
 
     Returns:
         One result a policy, in their order.
 
     Raises:
-        ConfigError: there is no policy, or a judge is not independent of the reward.
+        ConfigError: there is no policy, a search belongs to none, or a judge is not independent of the reward or of
+            what answers are searched by.
         PromptError: a prompt is empty or too long.
         RewardError: the reward or a judge failed.
 
@@ -141,17 +159,21 @@ def compare(  # noqa: PLR0913 -- every argument by keyword
     """
     if not policies:
         raise ConfigError(given="no policies", expected="at least one to evaluate", hint="pass the base")
-    for judge in judges:
-        check_independent(reward, judge)
+    plans = searches or {}
+    if unknown := [name for name in plans if name not in policies]:
+        raise ConfigError(
+            given=f"a search for {unknown[0]!r}", expected=f"one of {', '.join(policies)}", hint="check the name"
+        )
+    seen = [reward, *(each for plan in plans.values() for each in _rewards_in(plan.value))]
+    for each, judge in product(seen, judges):
+        check_independent(each, judge)
     base = next(iter(policies.values())).reference
     results = []
     for name, policy in policies.items():
         if on_policy is not None:
             on_policy(name)
-        started = time.perf_counter()
-        answers = generate(policy, prompts, settings, n=n, knobs=_of(policy, knobs or {}))
-        seconds = time.perf_counter() - started
-        results.append(_measure(name, policy, base, answers, (reward, judges), seconds))
+        made = _make(policy, prompts, settings, n, _of(policy, knobs or {}), plans.get(name))
+        results.append(_measure(name, policy, base, made, (reward, judges)))
     return Comparison(
         tuple(results), reward.name, tuple(judge.name for judge in judges), tuple(prompts), n, settings, base.vocabulary
     )
@@ -162,16 +184,60 @@ def _of(policy: Policy, knobs: Mapping[str, float]) -> dict[str, float]:
     return {knob.name: knobs[knob.name] for knob in policy.knobs if knob.name in knobs}
 
 
-def _measure(
-    name: str,
+@dataclass(frozen=True)
+class _Made:
+    """Answers, what they cost, whether they were searched for, and how far what chose them is from the reference."""
+
+    answers: Sequence[Answer]
+    proposed: int
+    seconds: float
+    searched: bool
+    kl: float | None
+
+
+def _make(
     policy: Policy,
-    base: Policy,
-    answers: Sequence[Answer],
-    scorers: tuple[Reward, Sequence[Reward]],
-    seconds: float,
-) -> Result:
+    prompts: Sequence[str],
+    settings: Settings,
+    n: int,
+    knobs: Mapping[str, float],
+    plan: SearchPlan | None,
+) -> _Made:
+    """Sample n answers to each prompt, or search for each of them."""
+    started = time.perf_counter()
+    kl: float | None
+    if plan is None:
+        answers = generate(policy, prompts, settings, n=n, knobs=knobs)
+        proposed, kl = sum(len(answer.token_ids) for answer in answers), mean_kl(answers)
+    else:
+        # A prompt that comes n times is searched n times, each time with other random numbers.
+        found = plan.find(policy, [prompt for prompt in prompts for _ in range(n)], settings, knobs)
+        answers, proposed = [each.best for each in found], sum(each.trace.tokens for each in found)
+        steps = [step for each in found for step in each.kl]
+        kl = sum(steps) / len(steps) if steps else None
+    return _Made(answers, proposed, time.perf_counter() - started, plan is not None, kl)
+
+
+def _rewards_in(value: Value) -> list[Reward]:
+    """Return the rewards that a value asks."""
+    match value:
+        case RewardValue():
+            return [as_reward(value.reward)]
+        case Sum():
+            return [each for _, term in value.terms for each in _rewards_in(term)]
+        case Constrained():
+            return [
+                each for term in (value.primary, *(term for term, _ in value.constraints)) for each in _rewards_in(term)
+            ]
+        case PerToken():
+            return _rewards_in(value.value)
+        case _:
+            return []
+
+
+def _measure(name: str, policy: Policy, base: Policy, made: _Made, scorers: tuple[Reward, Sequence[Reward]]) -> Result:
     """Measure one policy's answers."""
-    reward, judges = scorers
+    answers, (reward, judges) = made.answers, scorers
     texts = [answer.text for answer in answers]
     asked = [answer.prompt for answer in answers]
     rewards = score(reward, asked, texts)
@@ -181,14 +247,18 @@ def _measure(
         policy=str(policy),
         reward=_mean(rewards),
         judges={judge.name: _mean(score(judge, asked, texts)) for judge in judges},
-        kl=mean_kl(answers),
+        searched=made.searched,
+        kl=made.kl,
+        proposal_kl=mean_kl(answers),
         perplexity=perplexity([answer.reference_log_probs for answer in answers])
         if measured_by_base
         else perplexity_under(base, answers),
         distinct_2=distinct_n(texts, 2),
         repetition=repetition(texts, 3),
         length=mean_length(answers),
-        tokens_per_second=sum(len(answer.token_ids) for answer in answers) / max(seconds, 1e-9),
+        tokens_per_second=sum(len(answer.token_ids) for answer in answers) / max(made.seconds, 1e-9),
+        proposed=made.proposed,
+        seconds=made.seconds,
         answers=tuple(answers),
         rewards=tuple(rewards),
     )

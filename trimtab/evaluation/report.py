@@ -11,16 +11,15 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trimtab.decoding.answer import Answer
-from trimtab.errors import RunError
 from trimtab.evaluation.charts import curve
 from trimtab.evaluation.compare import Comparison, Result
+from trimtab.evaluation.page import write_page
 from trimtab.evaluation.spelling import spell
 from trimtab.policies.vocabulary import Vocabulary
 from trimtab.rewards.extras import extra
@@ -99,46 +98,34 @@ def write_report(
         RunError: the file cannot be written.
     """
     record = _read_run(run)
-    sandbox = extra("jinja2.sandbox")
-    environment = sandbox.SandboxedEnvironment(
-        autoescape=True, undefined=extra("jinja2").StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("trimtab.evaluation").joinpath("report.html.jinja").read_text("utf-8"))
     markup = extra("markupsafe").Markup
-    page = template.render(
-        title=title,
-        comparison=comparison,
-        measures=measures(comparison),
-        curves=[(label, note, markup(svg)) for label, note, svg in _curves(record.steps)],
-        samples=_samples(comparison, samples),
-        full_colour=f"{math.exp(FULL_COLOUR):.0f}",
-        facts=_facts(comparison, record),
-        config=record.config_text,
-        commands=_commands(run, comparison),
-    )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise RunError(
-            given=f"the report {target} ({error.strerror})",
-            expected="a file that can be written",
-            hint="choose another place, or free some disk space",
-        ) from error
-    return target
+    content = {
+        "title": title,
+        "comparison": comparison,
+        "measures": measures(comparison),
+        "curves": [(label, note, markup(svg)) for label, note, svg in _curves(record.steps)],
+        "samples": _samples(comparison, samples),
+        "full_colour": f"{math.exp(FULL_COLOUR):.0f}",
+        "facts": _facts(comparison, record),
+        "config": record.config_text,
+        "commands": _commands(run, comparison),
+    }
+    return write_page(target, "report.html.jinja", content)
 
 
 def measures(comparison: Comparison) -> list[Measure]:
     """Return the headline table, one line a measure with the values of all policies in their order."""
     results = comparison.results
 
-    def line(label: str, note: str, values: Sequence[float], digits: int, *, share: bool = False) -> Measure:
+    def line(label: str, note: str, values: Sequence[float | None], digits: int, *, share: bool = False) -> Measure:
         change = ""
-        if len(values) > 1:
-            gap = f"{values[1] - values[0]:+.{digits}f}"
-            change = f"{values[1] / values[0]:.2f} x" if share and values[0] else gap
+        before, after = (values[0], values[1]) if len(values) > 1 else (None, None)
+        if before is not None and after is not None:
+            change = f"{after / before:.2f} x" if share and before else f"{after - before:+.{digits}f}"
         return Measure(label, note, tuple(_number(v, digits) for v in values), _minus(change).replace("x", _TIMES))
 
+    searched = any(result.searched for result in results)
+    proposal = "nats per token along the answers; it does not see what a search chose by"
     judged = [
         line(f"Judge {name}", "mean score by a scorer that training never saw", [r.judges[name] for r in results], 3)
         for name in comparison.judges
@@ -147,11 +134,14 @@ def measures(comparison: Comparison) -> list[Measure]:
         *judged,
         line(f"Reward {comparison.reward}", "what the guide was trained on", [r.reward for r in results], 3),
         line("KL to the base", "nats per token, exact; 0 is the base itself", [r.kl for r in results], 3),
+        *([line("KL of the proposal", proposal, [r.proposal_kl for r in results], 3)] if searched else []),
         line("Perplexity under the base", "lower is more like the base", [r.perplexity for r in results], 1),
         line("Distinct-2", "share of different word pairs", [r.distinct_2 for r in results], 3, share=True),
         line("Repetition", "share of repeated word triples in an answer", [r.repetition for r in results], 3),
         line("Length", "tokens an answer", [r.length for r in results], 1),
         line("Speed", "tokens a second, all rows", [r.tokens_per_second for r in results], 0, share=True),
+        line("Proposed", "tokens that were sampled, rejected ones too", [r.proposed for r in results], 0),
+        line("Time", "seconds for all answers", [r.seconds for r in results], 1),
     ]
 
 
@@ -216,7 +206,8 @@ def _samples(comparison: Comparison, count: int) -> list[dict[str, Any]]:
 
 
 def _caption(result: Result, place: int) -> str:
-    return f"reward {_number(result.rewards[place], 2)} · KL {_number(result.answers[place].mean_kl, 2)}"
+    kl = "KL of the proposal" if result.searched else "KL"
+    return f"reward {_number(result.rewards[place], 2)} · {kl} {_number(result.answers[place].mean_kl, 2)}"
 
 
 def _facts(comparison: Comparison, record: _Record) -> list[tuple[str, str]]:
@@ -293,7 +284,9 @@ def _percent(log_prob: float) -> str:
     return f"{share:.0f} %" if share >= 10 else f"{share:.1f} %" if share >= 0.1 else "under 0.1 %"
 
 
-def _number(value: float, digits: int) -> str:
+def _number(value: float | None, digits: int) -> str:
+    if value is None:
+        return "\N{EN DASH}"
     return _minus(f"{value:.{digits}f}") if math.isfinite(value) else "∞" if value > 0 else f"{_MINUS}∞"
 
 

@@ -7,6 +7,7 @@
       strength: {default: 1.0, min: 0.0, max: 3.0}
     policy: base * guide^strength
     decoding: {temperature: 0.7, top_p: 0.95, max_new_tokens: 64}
+    search: {method: chunk_beam, value: guide / base, beams: 4, branches: 4, chunk: 5}
 
 Reading checks everything that can be checked without a model; building loads the models through a loader it is given.
 """
@@ -26,6 +27,7 @@ from trimtab.errors import ConfigError, TrimtabError
 from trimtab.policies.base import Policy
 from trimtab.policies.expression import names, parse
 from trimtab.policies.knob import Knob
+from trimtab.policies.search_settings import SearchSettings, check_pair
 from trimtab.policies.toy import Table
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class PolicyFile(_Section):
         knobs: name in the expression to default and range.
         policy: the expression.
         decoding: how answers are sampled.
+        search: how they are searched for; without it they are sampled alone.
 
     Example:
         >>> from trimtab.policies.toy import Table
@@ -126,6 +129,7 @@ class PolicyFile(_Section):
     knobs: dict[Name, KnobRange] = Field(default_factory=dict)
     policy: str
     decoding: Decoding = Field(default_factory=Decoding)
+    search: SearchSettings | None = None
 
     def build(self, load: Callable[[str], LM]) -> Policy:
         """Load the models that the expression mentions, each source once, and combine them.
@@ -144,6 +148,19 @@ class PolicyFile(_Section):
         models = {name: _with_view(loaded[model.source], model) for name, model in needed.items()}
         return parse(self.policy, models, self._knobs())
 
+    def lm(self, name: str, load: Callable[[str], LM]) -> LM:
+        """Load one of the models with its view, equal to the leaf that the policy has of it, or any other source.
+
+        Args:
+            name: in the file, or a source.
+            load: as in :meth:`build`.
+
+        Raises:
+            ModelError: it cannot be loaded, or has no chat template for a system prompt.
+        """
+        model = self.models.get(name)
+        return load(name) if model is None else _with_view(load(model.source), model)
+
     def _knobs(self) -> dict[str, Knob]:
         return {
             name: Knob(
@@ -159,14 +176,25 @@ class PolicyFile(_Section):
         """Find the mistakes in the expression that need no model, with a table in the place of each."""
         parse(self.policy, {name: Table.of({"": {"a": 1.0}}, name=name) for name in self.models}, self._knobs())
 
+    def _check_value(self) -> None:
+        """Find a pair of which one is no model."""
+        if self.search is not None:
+            check_pair(self.search.value, self.models, "add {} to models")
 
-_SECTIONS: dict[str, type[BaseModel]] = {"models": ModelSource, "knobs": KnobRange, "decoding": Decoding}
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "models": ModelSource,
+    "knobs": KnobRange,
+    "decoding": Decoding,
+    "search": SearchSettings,
+}
 
 
 def read_policy_file(path: str | Path) -> PolicyFile:
     """Read a policy file and check all that needs no model.
 
-    Sources that exist as paths relative to the file become absolute paths; all others are left as they are.
+    Sources, and the value of a search, that exist as paths relative to the file become absolute paths; all others are
+    left as they are.
 
     Args:
         path: the YAML file.
@@ -181,13 +209,20 @@ def read_policy_file(path: str | Path) -> PolicyFile:
         file = PolicyFile.model_validate(content)
     except ValidationError as error:
         _raise_first(path, tree, error)
-    try:
-        file._dry_run()
-    except TrimtabError as error:
-        place = f"{path}, line {_line(tree, ('policy',))}"
-        raise type(error)(given=f"in {place}: {error.given}", expected=error.expected, hint=error.hint) from None
-    models = {name: _resolved(model, path.parent) for name, model in file.models.items()}
-    return file.model_copy(update={"models": models})
+    for check, field in ((file._dry_run, ("policy",)), (file._check_value, ("search", "value"))):
+        try:
+            check()
+        except TrimtabError as error:
+            place = f"{path}, line {_line(tree, field)}"
+            raise type(error)(given=f"in {place}: {error.given}", expected=error.expected, hint=error.hint) from None
+    models = {
+        name: model.model_copy(update={"source": _resolved(model.source, path.parent)})
+        for name, model in file.models.items()
+    }
+    search = file.search
+    if search is not None and search.value not in models:
+        search = search.model_copy(update={"value": _resolved(search.value, path.parent)})
+    return file.model_copy(update={"models": models, "search": search})
 
 
 def write_policy_file(path: str | Path, file: PolicyFile) -> None:
@@ -219,11 +254,11 @@ def _with_view(lm: LM, model: ModelSource) -> LM:
     return lm if model.prompt is None else lm.with_prompt(model.prompt)
 
 
-def _resolved(model: ModelSource, folder: Path) -> ModelSource:
+def _resolved(source: str, folder: Path) -> str:
     """Make a source absolute that exists relative to the policy file's folder."""
-    beside = os.path.join(folder, model.source)
+    beside = os.path.join(folder, source)
     # os.path.exists, since Path.exists raises where a hub id or a text makes no legal path
-    return model.model_copy(update={"source": os.path.abspath(beside)}) if os.path.exists(beside) else model
+    return os.path.abspath(beside) if os.path.exists(beside) else source
 
 
 def _text(path: Path) -> str:

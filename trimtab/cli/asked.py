@@ -1,0 +1,116 @@
+"""The policy that a command line asks for: what its text says before a model is loaded, and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimtab.cli.options import SUFFIXES
+from trimtab.errors import ExpressionError
+
+if TYPE_CHECKING:
+    from trimtab.policies.base import Policy
+    from trimtab.policies.lm import LM
+    from trimtab.policies.policy_file import Decoding, PolicyFile
+    from trimtab.policies.search_settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A policy file or an expression, with the models that were named for it.
+
+    Args:
+        text: path of a ``.yaml`` file, or an expression.
+        models: name to source, given on the command line; on top of a file's own.
+        file: the policy file, where it is one.
+        dtype: of the weights.
+        device: where they go.
+    """
+
+    text: str
+    models: Mapping[str, str]
+    file: PolicyFile | None
+    dtype: str
+    device: str
+
+    @staticmethod
+    def read(text: str, models: Mapping[str, str], *, dtype: str, device: str) -> Asked:
+        """Read a policy file, or take an expression as it is.
+
+        Raises:
+            ExpressionError: the expression in the file cannot be read.
+            ConfigError: the policy file is missing or wrong.
+        """
+        from trimtab.policies.policy_file import ModelSource, read_policy_file
+
+        file = None
+        if text.endswith(SUFFIXES):
+            file = read_policy_file(Path(text))
+            given = {name: ModelSource(source=source) for name, source in models.items()}
+            file = file.model_copy(update={"models": {**file.models, **given}})
+        return Asked(text, models, file, dtype, device)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the file says that answers are sampled, or the defaults."""
+        from trimtab.policies.policy_file import Decoding
+
+        return Decoding() if self.file is None else self.file.decoding
+
+    @property
+    def search(self) -> SearchSettings | None:
+        """How the file says that they are searched for."""
+        return None if self.file is None else self.file.search
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where every model that has a name comes from."""
+        named = {} if self.file is None else {name: model.source for name, model in self.file.models.items()}
+        return {**named, **self.models}
+
+    def lm(self, name: str) -> LM:
+        """Load a model by its name, with the view it has in the file, or any other by its source.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        from trimtab.policies.lm import LM
+
+        if self.file is not None:
+            return self.file.lm(name, self._load)
+        label = name if name in self.models else None
+        return LM.load(self.models.get(name, name), dtype=self.dtype, device=self.device, name=label)
+
+    def policy(self, knobs: Mapping[str, float]) -> Policy:
+        """Load the models and combine them.
+
+        Args:
+            knobs: values on the command line; an expression's knobs need no declaration.
+
+        Raises:
+            ExpressionError: the expression cannot be read, or a model in it was not named.
+            ModelError: a model cannot be loaded.
+        """
+        from trimtab.policies.expression import names, parse
+        from trimtab.policies.knob import Knob
+
+        if self.file is not None:
+            return self.file.build(self._load)
+        mentioned = names(self.text)
+        missing = [name for name in mentioned if name not in self.models and name not in knobs]
+        if missing:
+            raise ExpressionError(
+                given=f"{missing[0]!r} in {self.text!r}, which was not named",
+                expected="a model or a knob for every name in the expression",
+                hint=f"add --model {missing[0]}=SOURCE, or --knob {missing[0]}=VALUE",
+            )
+        loaded = {name: self.lm(name) for name in self.models if name in mentioned}
+        declared = {name: Knob(name, 1.0) for name in knobs if name in mentioned}
+        return parse(self.text, loaded, declared)
+
+    def _load(self, source: str) -> LM:
+        from trimtab.policies.lm import LM
+
+        return LM.load(source, dtype=self.dtype, device=self.device)
