@@ -18,6 +18,7 @@ from trimtab.cli.doctor import doctor
 from trimtab.cli.evaluate import evaluate
 from trimtab.cli.generate import generate
 from trimtab.cli.reproduce import reproduce
+from trimtab.cli.trace import trace
 from trimtab.cli.train import train
 from trimtab.errors import TrimtabError, UsageError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.command()(generate)
+app.command()(trace)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(bench)

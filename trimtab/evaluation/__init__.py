@@ -3,6 +3,7 @@
 from trimtab.evaluation.compare import Comparison, Result, compare
 from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, perplexity_under, repetition
 from trimtab.evaluation.report import write_report
+from trimtab.evaluation.search_page import write_search_page
 from trimtab.evaluation.spelling import Piece, spell
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "repetition",
     "spell",
     "write_report",
+    "write_search_page",
 ]
