@@ -163,7 +163,7 @@ def check_lengths(leaves: Sequence[Leaf], prompts: Sequence[Sequence[int]], max_
     if limits and longest + max_new_tokens > min(limits):
         raise PromptError(
             given=f"a prompt of {longest} tokens with {max_new_tokens} new tokens",
-            expected=f"at most {min(limits)} tokens together, the shortest context in the policy",
+            expected=f"at most {min(limits)} tokens together, the shortest context of the models",
             hint="shorten the prompt or lower max_new_tokens",
         )
 

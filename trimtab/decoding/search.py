@@ -14,7 +14,7 @@ import torch
 from trimtab.decoding.candidates import Candidates
 from trimtab.decoding.generate import requests_of
 from trimtab.decoding.hunt import Found, Hunt
-from trimtab.decoding.queue import Queue
+from trimtab.decoding.queue import Queue, check_lengths
 from trimtab.decoding.request import Bounds, Settings
 from trimtab.decoding.sampling import Sampling
 from trimtab.decoding.shape import Shape
@@ -125,6 +125,7 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
     leaves = needed_leaves(stepper.policies, [request.knobs for request in requests])
     # Whole prompts only: a wave holds all rows of its prompts.
     queue = Queue(stepper.policies, [], leaves, [], Bounds(rows=max_rows // shape.rows * shape.rows))
+    check_lengths(value.leaves, [request.prompt for request in requests], max_new_tokens)
     for request in requests:
         queue.add(request, settings, 0)
     hunts: list[Hunt | Trail] = []

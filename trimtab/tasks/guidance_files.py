@@ -38,7 +38,12 @@ def write_guidance(found: Guidance) -> Path:
     write_json(folder / "results.json", content)
     lines = [f"# Integrated value guidance of {found.settings.base}", "", "Means with 95 % bootstrap intervals.", ""]
     lines += [table(found.main, judged)]
-    lines += [f"{WINNER} ahead of, prompt by prompt:", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"{WINNER} ahead of, prompt by prompt:",
+        "",
+        f"| | {' | '.join(names)} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
     others = [each.name for each in found.main.results if each.name != WINNER]
     lines += [f"| {other} | {' | '.join(str(ahead[name][other]) for name in names)} |" for other in others]
     lines += ["", "Measured on held-out data while training:", ""]

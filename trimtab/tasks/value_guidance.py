@@ -235,13 +235,12 @@ def reproduce(
     main = _compare(settings, players.contest(), prompts[: settings.prompts], (reward, judges), progress)
     few = prompts[: settings.sweeps.prompts]
     sweeps = {
-        name: _compare(settings, contest, few, (reward, judges), progress)
-        for name, contest in players.sweeps().items()
+        name: _compare(settings, contest, few, (reward, judges), progress) for name, contest in players.sweeps().items()
     }
     return Guidance(settings, measured, main, sweeps)
 
 
-def _stage(  # noqa: PLR0913 -- what a stage is
+def _stage(
     name: str,
     settings: SmallSettings,
     folder: str,

@@ -19,7 +19,7 @@ from trimtab.training.pairs import Pair, pair_groups, preference_pairs
 from trimtab.training.run_folder import open_run
 from trimtab.training.small import Small, card, split_off
 from trimtab.training.small_settings import PreferenceSettings
-from trimtab.training.trl_run import Report, refuse_resume, trl_arguments
+from trimtab.training.trl_run import refuse_resume, report_to, trl_arguments
 
 
 class _TokenPairs(DPOTrainer):  # type: ignore[misc]
@@ -82,8 +82,8 @@ def train_preference(
             train_dataset=_dataset([pairs[i] for i in training]),
             eval_dataset=_dataset([pairs[i] for i in held]) if held else None,
             processing_class=small.vocabulary.tokenizer,
-            callbacks=[Report(log, on_step)],
         )
+        report_to(trainer, log, on_step)
         seconds = trainer.train().metrics["train_runtime"]
         measured = trainer.evaluate() if held else {}
     numbers = {"accuracy": measured["eval_rewards/accuracies"], "loss": measured["eval_loss"]} if held else {}

@@ -16,7 +16,7 @@ from trimtab.training.rows import read_rows, text_of
 from trimtab.training.run_folder import open_run
 from trimtab.training.small import Small, card
 from trimtab.training.small_settings import SFTSettings, TextsSettings
-from trimtab.training.trl_run import Report, refuse_resume, trl_arguments
+from trimtab.training.trl_run import refuse_resume, report_to, trl_arguments
 
 
 def train_sft(
@@ -65,8 +65,8 @@ def train_sft(
             train_dataset=Dataset.from_list(train),
             eval_dataset=Dataset.from_list(rest) if rest else None,
             processing_class=small.vocabulary.tokenizer,
-            callbacks=[Report(log, on_step)],
         )
+        report_to(trainer, log, on_step)
         seconds = trainer.train().metrics["train_runtime"]
         numbers = {"perplexity": math.exp(trainer.evaluate()["eval_loss"])} if rest else {}
     about = {**small.about, "trained": settings.model_dump(mode="json"), "measured": numbers}

@@ -8,7 +8,14 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from trimtab.errors import ConfigError
 from trimtab.training.log import Log, OnStep
@@ -67,7 +74,13 @@ def trl_arguments(settings: SmallSettings) -> dict[str, Any]:
     }
 
 
-class Report(TrainerCallback):  # type: ignore[misc]
+def report_to(trainer: Trainer, log: Log, on_step: OnStep | None) -> None:
+    """Pass a trainer's measurements on, and keep it from printing them."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Report(log, on_step))
+
+
+class _Report(TrainerCallback):  # type: ignore[misc]
     """Passes a trainer's measurements on to the log of the run and to a callback.
 
     Args:

@@ -42,6 +42,11 @@ class Sum:
         """Whether all terms are."""
         return all(value.additive for _, value in self.terms)
 
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Those of its terms."""
+        return tuple(dict.fromkeys(leaf for _, value in self.terms for leaf in value.leaves))
+
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Return what its terms want to hear of."""
         return tuple(dict.fromkeys(leaf for _, value in self.terms for leaf in value.watched(running)))
@@ -105,6 +110,11 @@ class PerToken:
     def additive(self) -> bool:
         """Means do not add up."""
         return False
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Those of the value."""
+        return self.value.leaves
 
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Return what the value wants to hear of."""

@@ -76,6 +76,11 @@ class Constrained:
         """Multipliers change on the way."""
         return False
 
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Those of its values."""
+        return self._values.leaves
+
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Return what its values want to hear of."""
         return self._values.watched(running)

@@ -39,6 +39,11 @@ class LogLikelihood:
         """It is a sum over tokens."""
         return True
 
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """None: the policy's own are told."""
+        return ()
+
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Return nothing: every chunk tells what the policy as a whole said."""
         return ()

@@ -54,6 +54,11 @@ class LogRatio:
         """It is a sum over tokens."""
         return True
 
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The pair."""
+        return (self.tuned, self.untuned)
+
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Return the pair, where both run anyway."""
         return (self.tuned, self.untuned) if {self.tuned, self.untuned} <= set(running) else ()

@@ -63,6 +63,11 @@ class PrefixValue:
         """It is the value of the last token, not a sum."""
         return False
 
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The transformer."""
+        return (self.leaf,)
+
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Return nothing: what is heard of watched leaves are sums of log-probabilities."""
         return ()

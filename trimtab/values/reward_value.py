@@ -52,6 +52,11 @@ class RewardValue:
         """Rewards of texts do not add up."""
         return False
 
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """None: it reads texts."""
+        return ()
+
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Return nothing: it reads texts."""
         return ()

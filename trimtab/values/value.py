@@ -77,6 +77,11 @@ class Value(Protocol):
         """Whether the score of an answer is the sum of the scores of its tokens."""
         ...
 
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The models that it reads with, whose contexts must hold what it scores."""
+        ...
+
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Return which of the leaves that run anyway it wants to hear of, so that it need not run them again."""
         ...
