@@ -39,7 +39,7 @@ def settings(tiny_lm_folder, tmp_path, monkeypatch):
         "untuned": {
             **common,
             "layers": 1,
-            "adapter": {"kind": "full"},
+            "adapter": full,
             "texts": {"source": "texts.txt"},
             "max_tokens": 8,
         },

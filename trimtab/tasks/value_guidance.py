@@ -31,6 +31,9 @@ from trimtab.training.value import train_value
 from trimtab.values import LogRatio, PrefixValue
 from trimtab.values.value import Value
 
+_MAY_DIFFER = frozenset({"output", "device", "micro_rows", "checkpoint_every"})
+"""Settings of a stage that change nothing in what it makes."""
+
 
 class SweepSettings(Section):
     """Which points are measured beside the comparison.
@@ -255,7 +258,7 @@ def _stage(
         train(settings, overwrite=(settings.output / "config.yaml").is_file(), on_step=on_step, progress=progress)
         about = read_guide_file(settings.output / folder)
     asked = json.loads(json.dumps(settings.model_dump(mode="json")))
-    if any(about["trained"].get(key) != value for key, value in asked.items()):
+    if any(about["trained"].get(key) != value for key, value in asked.items() if key not in _MAY_DIFFER):
         raise ConfigError(
             given=f"{settings.output}, which was trained with other settings",
             expected="the settings of this experiment",

@@ -15,7 +15,7 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trimtab.assets import quiet_peft
+from trimtab.assets import quiet_peft, quiet_transformers
 from trimtab.errors import ConfigError
 from trimtab.policies.lm import load_trunk
 from trimtab.policies.vocabulary import Vocabulary
@@ -141,7 +141,8 @@ def save_model(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path, dty
     """Write a whole model with its tokenizer as a ``transformers`` folder; the model in memory stays as it is."""
     weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     before, model.config.dtype = model.config.dtype, dtype
-    model.save_pretrained(folder, state_dict=weights)
+    with quiet_transformers():
+        model.save_pretrained(folder, state_dict=weights)
     model.config.dtype = before
     vocabulary.tokenizer.save_pretrained(folder)
 
