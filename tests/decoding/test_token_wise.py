@@ -53,6 +53,10 @@ class Reading:
 
     granularity, additive = "token", False
 
+    @property
+    def leaves(self):
+        return self.value.leaves
+
     def watched(self, running):
         return self.value.watched(running)
 
