@@ -124,7 +124,7 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
 
 def _rewards_of(sources: list[str]) -> list[str | dict[str, Any]]:
     """Return what guides were trained on, as far as their folders say, and what searches are scored by."""
-    from trimtab.policies.lm import read_guide_file
+    from trimtab.policies.guide_folder import read_guide_file
 
     about = [read_guide_file(Path(folder)) for folder in sources]
     named = [source.removeprefix("reward:") for source in sources if source.startswith("reward:")]

@@ -5,7 +5,6 @@ Several LMs can share one trunk; loading a model or a guide twice re-uses the tr
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -21,15 +19,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from trimtab.assets import built_in_models, get_model, quiet_transformers
 from trimtab.errors import ModelError, UsageError, VocabularyError
 from trimtab.policies.base import Leaf, Policy
+from trimtab.policies.guide_folder import (
+    CONTROL_FILE,
+    adapter_digest,
+    base_of,
+    load_adapter_weights,
+    read_adapter_config,
+    read_guide_file,
+)
 from trimtab.policies.trunk import Trunk, weights_identity
 from trimtab.policies.view import View
 from trimtab.policies.vocabulary import Vocabulary
-
-GUIDE_FILE = "trimtab.json"
-"""The file that makes a folder a guide folder."""
-
-CONTROL_FILE = "control.safetensors"
-"""Learned control embeddings of a guide, where it has any."""
 
 _trunks: WeakValueDictionary[tuple[str, str, str, str], Trunk] = WeakValueDictionary()
 
@@ -75,7 +75,7 @@ class LM(Leaf):
         label = name or Path(source).name
         folder = Path(source)
         if (folder / "adapter_config.json").is_file():
-            base = LM.load(_base_of(folder), dtype=dtype, device=device, name=label)
+            base = LM.load(base_of(folder), dtype=dtype, device=device, name=label)
             return base.with_adapter(folder)
         trunk = load_trunk(str(source), dtype, device)
         if (folder / CONTROL_FILE).is_file() and "" not in trunk.controls:
@@ -105,7 +105,7 @@ class LM(Leaf):
                 hint=f"load {about['base'].get('source')} as the base of this adapter",
             )
         _check_tokens(about.get("vocabulary"), self.trunk.vocabulary, folder)
-        name = f"a{_digest(folder)}"
+        name = f"a{adapter_digest(folder)}"
         if not self.trunk.has_adapter(name):
             self.trunk.add_adapter(name, read_adapter_config(folder), weights)
             if (folder / CONTROL_FILE).is_file():
@@ -180,65 +180,6 @@ class LM(Leaf):
         tokenizer = self.vocabulary.tokenizer
         begin: int | None = None if tokenizer is None else tokenizer.bos_token_id
         return begin
-
-
-def read_guide_file(folder: Path) -> dict[str, Any]:
-    """Return what ``trimtab.json`` says of a guide folder; a plain PEFT folder has none and says nothing."""
-    path = folder / GUIDE_FILE
-    if not path.is_file():
-        return {}
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ModelError(
-            given=f"{path}, which is not JSON: {error}", expected="the file that training wrote", hint="train again"
-        ) from error
-    return about
-
-
-def read_adapter_config(folder: Path) -> LoraConfig:
-    """Return the shape of the LoRA adapter in a folder.
-
-    Raises:
-        ModelError: it is not a LoRA adapter.
-    """
-    config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, LoraConfig):
-        raise ModelError(
-            given=f"the {config.peft_type} adapter {folder}",
-            expected="a LoRA adapter",
-            hint="convert it with peft's convert_to_lora, or merge it into its model",
-        )
-    if config.modules_to_save or config.trainable_token_indices or config.layer_replication or config.bias != "none":
-        raise ModelError(
-            given=f"the adapter {folder}, which also replaces weights of its base",
-            expected="low-rank factors alone, so that the base stays as it is beside the adapter",
-            hint="merge it into its base with peft's merge_and_unload, and load the result as a model",
-        )
-    config.inference_mode = True
-    return config
-
-
-def load_adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read an adapter's tensors.
-
-    Raises:
-        ModelError: there are none, or only pickled ones.
-    """
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        pickled = (folder / "adapter_model.bin").exists()
-        raise ModelError(
-            given=f"{folder}, " + ("which has only pickled weights" if pickled else "which has no adapter weights"),
-            expected="adapter_model.safetensors",
-            hint="save the adapter as safetensors; trimtab never unpickles" if pickled else "check the path",
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ModelError(
-            given=f"{path}, which is damaged: {error}", expected="a whole safetensors file", hint="copy it again"
-        ) from error
 
 
 def load_trunk(source: str, dtype: str, device: str, *, shared: bool = True) -> Trunk:
@@ -330,19 +271,6 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _base_of(folder: Path) -> str:
-    """Return where an adapter's base comes from."""
-    about = read_guide_file(folder)
-    source: str | None = about.get("base", {}).get("source") or read_adapter_config(folder).base_model_name_or_path
-    if not source:
-        raise ModelError(
-            given=f"the adapter {folder}, which does not say what its base is",
-            expected="base_model_name_or_path in adapter_config.json",
-            hint="load the base yourself and use base.with_adapter(folder)",
-        )
-    return source
-
-
 def _check_tokens(fingerprint: str | None, vocabulary: Vocabulary, folder: Path) -> None:
     if fingerprint is not None and fingerprint != vocabulary.fingerprint:
         raise VocabularyError(
@@ -376,15 +304,6 @@ def _dtype(name: str) -> torch.dtype:
     if name not in known:
         raise UsageError(given=f"the dtype {name!r}", expected=f"auto, {', '.join(known)}", hint="use auto")
     return known[name]
-
-
-def _digest(folder: Path) -> str:
-    """Name an adapter by its content, so that a retrained one is never mistaken for its predecessor."""
-    digest = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors", CONTROL_FILE):
-        if (folder / name).is_file():
-            digest.update((folder / name).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _device(device: str) -> str:

@@ -15,7 +15,8 @@ from trimtab.decoding.request import Settings
 from trimtab.errors import ConfigError
 from trimtab.evaluation.compare import Comparison, compare
 from trimtab.evaluation.report import write_report
-from trimtab.policies.lm import LM, read_guide_file
+from trimtab.policies.guide_folder import read_guide_file
+from trimtab.policies.lm import LM
 from trimtab.policies.recipes import anchored
 from trimtab.rewards import load_judge, load_reward
 from trimtab.tasks import sentiment

@@ -20,7 +20,8 @@ from trimtab.decoding.sampling import Sampling
 from trimtab.errors import ConfigError
 from trimtab.evaluation.compare import Comparison, compare
 from trimtab.policies.base import Policy
-from trimtab.policies.lm import LM, read_guide_file
+from trimtab.policies.guide_folder import read_guide_file
+from trimtab.policies.lm import LM
 from trimtab.rewards import Reward, load_judge, load_reward
 from trimtab.training.log import OnStep
 from trimtab.training.preference import train_preference

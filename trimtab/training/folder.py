@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trimtab
-from trimtab.policies.lm import GUIDE_FILE
+from trimtab.policies.guide_folder import GUIDE_FILE
 
 
 def write_folder(folder: Path, write_weights: Callable[[Path], None], about: Mapping[str, Any], card: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from safetensors.torch import save_file
 
-from trimtab.policies.lm import CONTROL_FILE
+from trimtab.policies.guide_folder import CONTROL_FILE
 from trimtab.training.config import TrainConfig
 from trimtab.training.folder import write_folder
 from trimtab.training.trainee import Trainee
