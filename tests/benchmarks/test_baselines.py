@@ -6,7 +6,10 @@ from transformers import DynamicCache
 
 from trimtab.benchmarks.baselines import chunk_search, logits_processor, plain, proxy_tuning
 from trimtab.benchmarks.baselines.chunk_search import Shape
+from trimtab.decoding.search import search
+from trimtab.decoding.shape import chunk_beam
 from trimtab.policies.advance import sequence_log_probs
+from trimtab.values.log_ratio import LogRatio
 
 RAGGED = [[3, 4, 5, 6, 7], [8], [9, 10, 11]]
 TOKENS = 6
@@ -115,3 +118,13 @@ def test_the_search_keeps_its_best_texts(bench):
     assert len(found) == 2 and scores == sorted(scores, reverse=True)
     again = chunk_search.log_ratios(pair, tokenizer, "w1 w2", [text for text, _ in found])
     assert again.tolist() == pytest.approx(scores, abs=1e-4)
+
+
+def test_both_searches_give_the_same_answers_the_same_scores(bench):
+    pair, tokenizer = (bench.plain_tuned, bench.plain_untuned), bench.base.vocabulary.tokenizer
+    value, shape = LogRatio(bench.tuned, bench.untuned), chunk_beam(2, 3, 2)
+    for policy in (bench.base, bench.base * (bench.tuned / bench.untuned) ** 0.5):  # read apart, and heard of
+        found = search(policy, "w1 w2", value, shape, max_new_tokens=5, min_new_tokens=5, seed=0)[0].hypotheses
+        texts = [tokenizer.decode(answer.token_ids) for answer, _ in found]
+        again = chunk_search.log_ratios(pair, tokenizer, "w1 w2", [" " + text for text in texts])
+        assert len(found) == 6 and again.tolist() == pytest.approx([score for _, score in found], abs=1e-3)

@@ -18,7 +18,9 @@ from trimtab.benchmarks.timing import alternate
 from trimtab.decoding.search import search
 from trimtab.decoding.shape import Shape, chunk_beam
 from trimtab.policies.base import Policy
+from trimtab.values.log_likelihood import LogLikelihood
 from trimtab.values.log_ratio import LogRatio
+from trimtab.values.value import Value
 
 LONGEST = 50
 """New tokens of a search, unless fewer are asked for."""
@@ -48,7 +50,7 @@ def suite(bench: Setup) -> list[Measure]:
         )
         found.append(Measure.of_rates(f"chunk search {what}, {name}", times["ours"], times["theirs"], tokens))
     found.append(_many(bench, baseline, shape, tokens, what))
-    found.append(_over_sampling(bench, shape, tokens, what))
+    found += _guided(bench, shape, tokens, what)
     return found
 
 
@@ -69,24 +71,36 @@ def _many(bench: Setup, baseline: Baseline, shape: Shape, tokens: int, what: str
     return Measure.of_rates(name, times["ours"], times["theirs"], tokens * len(texts), at_least(4.0))
 
 
-def _over_sampling(bench: Setup, shape: Shape, tokens: int, what: str) -> Measure:
-    """Compare a search that is guided and scored by one pair with sampling as many guided rows."""
-    bench.note("search: over plain sampling")
+def _guided(bench: Setup, shape: Shape, tokens: int, what: str) -> list[Measure]:
+    """Compare a search that is guided and scored by one pair with sampling as many rows, and with scores of no pair."""
+    bench.note("search: of a guided policy")
     policy, value = bench.base * (bench.tuned / bench.untuned) ** 0.5, LogRatio(bench.tuned, bench.untuned)
     prompt = bench.base.vocabulary.encode(bench.text)
     times = alternate(
         {
             "search": partial(_search, bench, policy, value, shape, tokens),
+            "unpaired": partial(_search, bench, policy, LogLikelihood(), shape, tokens),
             "sampling": lambda: bench.decode(policy, [prompt], tokens, n=shape.rows),
         },
         bench.repeats,
     )
-    name = f"chunk search {what} of a guided policy, over sampling {shape.rows} rows of it"
-    return Measure.of_times(name, times["search"], times["sampling"], at_most(1.25), unit="ms")
+    over = f"chunk search {what} of a guided policy, over"
+    return [
+        Measure.of_times(
+            f"{over} sampling {shape.rows} rows of it", times["search"], times["sampling"], at_most(1.25), unit="ms"
+        ),
+        Measure.of_times(
+            f"{over} the same with scores that need no pair",
+            times["search"],
+            times["unpaired"],
+            at_most(1.02),
+            unit="ms",
+        ),
+    ]
 
 
 def _search(
-    bench: Setup, policy: Policy, value: LogRatio, shape: Shape, tokens: int, texts: list[str] | None = None
+    bench: Setup, policy: Policy, value: Value, shape: Shape, tokens: int, texts: list[str] | None = None
 ) -> None:
     """Search for answers that do not end early."""
     search(policy, texts or bench.text, value, shape, max_new_tokens=tokens, min_new_tokens=tokens, seed=bench.seed)
