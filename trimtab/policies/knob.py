@@ -46,6 +46,8 @@ class _Arithmetic:
         return -self + other
 
     def __mul__(self, other: Scalar) -> Exponent:
+        if not isinstance(other, int | float | _Arithmetic):
+            return NotImplemented  # a vector knows how to be scaled
         return Exponent.of(self)._times(Exponent.of(other))  # type: ignore[arg-type]
 
     def __rmul__(self, other: float) -> Exponent:
