@@ -26,6 +26,7 @@ from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.policies.base import Policy, Prompt
 from trimtab.policies.knob import Knob
 from trimtab.policies.lm import LM
+from trimtab.policies.vector import LowRank, Origin, Vector
 from trimtab.policies.vocabulary import Vocabulary
 
 Prompts = Sequence[Prompt]
@@ -84,6 +85,63 @@ def with_lora(lm: LM, name: str = "guide", *, seed: int = 1, config: LoraConfig 
             if "lora_B" in key:
                 tensor.normal_(std=0.3)
     return replace(lm, adapter=name, label=name)
+
+
+def random_vector(
+    lm: LM, name: str = "vector", *, seed: int = 2, rank: int = 2, dense: Sequence[str] = (), size: float = 0.1
+) -> Vector:
+    """Return a vector of random numbers that fits on an LM, low rank on all layers' projections.
+
+    Args:
+        lm: whose weights it changes.
+        name: what messages call it.
+        seed: of its numbers.
+        rank: of the factors; 0 for none.
+        dense: tensors that it changes by plain differences.
+        size: standard deviation of a plain difference, and scale of the factors.
+
+    Example:
+        >>> base = tiny_lm()
+        >>> str(base + 0.5 * random_vector(base, "polite"))
+        '(tiny + 0.5 * polite)'
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) * size
+
+    shapes = {key.replace(".base_layer.", "."): each.shape for key, each in lm.trunk.model.named_parameters()}
+    low_rank = {
+        key.removesuffix(".weight"): LowRank(noise(rank, shape[1]), noise(shape[0], rank) / size)
+        for key, shape in shapes.items()
+        if rank and "_proj.weight" in key
+    }
+    plain = {key: noise(*shapes[key]) for key in dense}
+    return Vector(low_rank, plain, Origin(lm.trunk.identity, lm.trunk.source), name)
+
+
+def check_vector(base: LM, vector: Vector, prompts: Prompts, *, tolerance: float = 1e-4) -> None:
+    """Check the laws of adding a vector: nothing at 0, the same merged or not, and what is subtracted is gone.
+
+    Args:
+        base: the LM it was taken from.
+        vector: the vector.
+        prompts: token ids; ragged ones find more.
+        tolerance: largest difference of a log-probability, in nats.
+
+    Raises:
+        AssertionError: a law does not hold; the message says which.
+    """
+    assert base + 0.0 * vector == base == base + vector - vector, "a vector at 0 is not the base"
+    assert torch.equal(_next(base + 0.0 * vector, prompts), _next(base, prompts)), "a vector at 0 is not the base"
+    for amount in (1.0, -0.7):
+        apart = replace(base, trunk=base.trunk.merged({vector: amount}))
+        _same(_next(base + amount * vector, prompts), _next(apart, prompts), tolerance, f"{amount} times a vector")
+    assert torch.equal(_next(base, prompts), _next(base + 0.0 * vector, prompts)), "the base was changed"
+    if not vector.dense:
+        free = base + Knob("amount", 0.0) * vector
+        with torch.no_grad():
+            assert torch.equal(free.init(prompts)[0], base.init(prompts)[0]), "a knob at 0 is not the base"
 
 
 def check_policy(policy: Policy, prompts: Prompts, *, tolerance: float = 1e-4) -> None:

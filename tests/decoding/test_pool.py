@@ -91,9 +91,9 @@ def test_a_prompt_is_prefilled_once_even_when_its_answers_do_not_fit_together():
     lm, prefilled = tiny_lm(), []
     init = lm.trunk.init
 
-    def counting(leaves, prompts):
+    def counting(leaves, prompts, knobs):
         prefilled.append(len(prompts))
-        return init(leaves, prompts)
+        return init(leaves, prompts, knobs)
 
     lm.trunk.init = counting
     settings = Settings(max_new_tokens=3, seed=0)
@@ -136,9 +136,9 @@ def test_each_prompt_is_prefilled_once_however_many_answers():
     lm, seen = tiny_lm(), []
     init, step = lm.trunk.init, lm.trunk.step
 
-    def prefilling(leaves, prompts):
+    def prefilling(leaves, prompts, knobs):
         seen.append(len(prompts))
-        return init(leaves, prompts)
+        return init(leaves, prompts, knobs)
 
     def stepping(state, tokens):
         seen.append(tuple(tokens.shape))

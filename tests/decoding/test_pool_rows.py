@@ -383,7 +383,7 @@ def test_rows_whose_prefill_fails_wait_for_another_try():
     lm = tiny_lm()
     pool = Pool(lm)
     pool.submit(Request((1, 2), n=2), Settings(max_new_tokens=3, min_new_tokens=3, seed=0))
-    init, lm.trunk.init = lm.trunk.init, lambda leaves, prompts: (_ for _ in ()).throw(MemoryError("no room"))
+    init, lm.trunk.init = lm.trunk.init, lambda leaves, prompts, knobs: (_ for _ in ()).throw(MemoryError("no room"))
     with pytest.raises(MemoryError):
         pool.step()
     lm.trunk.init = init

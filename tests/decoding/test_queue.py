@@ -34,9 +34,9 @@ class Watched:
         self.prefills, self.steps = [], []
         init, step = self.lm.trunk.init, self.lm.trunk.step
 
-        def watching_init(leaves, prompts):
+        def watching_init(leaves, prompts, knobs):
             self.prefills.append([tuple(prompt) for prompt in prompts])
-            return init(leaves, prompts)
+            return init(leaves, prompts, knobs)
 
         def watching_step(state, tokens):
             self.steps.append(len(tokens))

@@ -112,7 +112,7 @@ def test_rows_of_several_adapters_are_one_forward(monkeypatch):
         rest, state = step(leaves, state, following)
         assert len(calls) == 2
         for place, leaf in enumerate(leaves):
-            trunk._activate(leaf.adapter)
+            trunk._activate(tuple(leaf.loads))
             for row, prompt in enumerate(PROMPTS):
                 stream = [*leaf.view.prefix, *prompt, *following[row].tolist()]
                 expected = reference(model, stream).log_softmax(-1)[-3:]
@@ -127,7 +127,7 @@ def test_adapters_of_other_kinds_give_the_same_either_way(settings):
     guide = adapted(base, "guide", seed=1, **settings)
     with torch.no_grad():
         (first,), _ = init([guide], [[1, 2, 3]])
-        base.trunk._activate("guide")
+        base.trunk._activate(("guide",))
         expected = reference(base.trunk.model, [1, 2, 3]).log_softmax(-1)[-1]
     torch.testing.assert_close(first[0], expected, atol=1e-4, rtol=0)
     check_pair(base, guide, PROMPTS)
@@ -141,7 +141,7 @@ def test_an_adapter_that_is_trained_is_read_again():
         for parameter in base.trunk.parameters("guide").values():
             parameter.mul_(2)
         after = guide.init(PROMPTS)[0]
-        base.trunk._activate("guide")
+        base.trunk._activate(("guide",))
         expected = reference(base.trunk.model, PROMPTS[0]).log_softmax(-1)[-1]
     assert not torch.allclose(before, after)
     torch.testing.assert_close(after[0], expected, atol=1e-4, rtol=0)

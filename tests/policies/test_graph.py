@@ -37,7 +37,7 @@ def test_fixed_shapes_give_what_growing_ones_give(ragged, forked, monkeypatch):
         for token in range(6):
             tokens = torch.tensor([[token], [token + 1], [token + 2]])
             grown = state.stacks[0].rows.grown(1)
-            fixed = FixedStep(lm.trunk._decoder, grown, (None, "a"))
+            fixed = FixedStep(lm.trunk._decoder, grown, state.stacks[0].scales)
             found = fixed.run(grown, tokens.repeat_interleave(2, 0))
             keys = [layer[0].clone() for layer in grown.layers]
             expected, state = lm.trunk.step(state, tokens)
@@ -52,7 +52,7 @@ def test_processors_do_not_capture():
         _, state = lm.trunk.init([lm], PROMPTS)
         lm.trunk.step(state, torch.tensor([[1], [2], [3]]))
         grown = state.stacks[0].rows.grown(1)
-        assert Graphs().run(lm.trunk._decoder, grown, (None,), torch.tensor([[1], [2], [3]])) is None
+        assert Graphs().run(lm.trunk._decoder, grown, state.stacks[0].scales, torch.tensor([[1], [2], [3]])) is None
 
 
 @pytest.mark.gpu

@@ -30,7 +30,7 @@ def found(policy):
 
 def expected(lm, adapter=None):
     """What transformers and peft give."""
-    lm.trunk._activate(adapter)
+    lm.trunk._activate(() if adapter is None else (adapter,))
     with torch.no_grad():
         return lm.trunk.model(input_ids=torch.tensor([PROMPT])).logits[0, -1].log_softmax(-1)
 

@@ -28,7 +28,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Silence a warning of transformers that peft sets off when adapters are added, inside a ``with`` block.
+    """Silence warnings that tell nothing when adapters are added, inside a ``with`` block.
 
     Example:
         >>> with quiet_peft():
@@ -37,4 +37,6 @@ def quiet_peft() -> Iterator[None]:
     with warnings.catch_warnings():
         # peft reads an attribute that transformers has renamed; both still work.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        # peft finds out by itself which layers keep their weights the other way round, and sets it right.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
         yield

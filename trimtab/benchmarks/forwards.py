@@ -12,8 +12,9 @@ from torch import Tensor
 from trimtab.benchmarks.timing import seconds
 from trimtab.policies.advance import init
 from trimtab.policies.base import Leaf, Policy
+from trimtab.policies.stack import TrunkState
 from trimtab.policies.state import State
-from trimtab.policies.trunk import Trunk, TrunkState
+from trimtab.policies.trunk import Trunk
 
 
 def prefilled(

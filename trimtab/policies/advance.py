@@ -70,7 +70,7 @@ def prefill(leaves: Sequence[Leaf], prompts: Sequence[Prompt], knobs: KnobValues
     said: dict[Leaf, Tensor] = {}
     parts = []
     for host, hosted in by_host.items():
-        logits, state = host.init(hosted, prompts)
+        logits, state = host.init(hosted, prompts, knobs)
         said.update(zip(hosted, logits.unsqueeze(2), strict=True))
         parts.append(Part(host, tuple(hosted), state))
     return said, State(tuple(parts), dict(knobs), torch.tensor([len(prompt) for prompt in prompts]))

@@ -21,8 +21,9 @@ from transformers import PreTrainedModel, Qwen3ForCausalLM
 from trimtab.policies.attention import Sight, attend
 from trimtab.policies.cache import Layers, Rows
 from trimtab.policies.family import acts_on, base_of, projections
-from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, scales, tensors, trace
+from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, strengths, tensors, trace
 from trimtab.policies.packed import Packed, can_reorder
+from trimtab.policies.scales import Scales
 from trimtab.policies.shared import Shared
 from trimtab.policies.slots import Slots
 from trimtab.policies.transfer import to_device
@@ -131,7 +132,7 @@ class Decoder:
         self._tables = self._rotations(1024)
         self.version = 0
         """Counts up when tensors that a step reads are replaced by others."""
-        self._last_gates: tuple[tuple[tuple[str | None, ...], int, int], Gates] | None = None
+        self._last_gates: tuple[Scales, int, Gates] | None = None
 
     def fuses(self, adapter: str | None) -> bool:
         """Return whether an adapter is low rank and acts on nothing but this pass's projections."""
@@ -173,20 +174,20 @@ class Decoder:
         return F.embedding(tokens, self._embeddings)
 
     @torch.no_grad()
-    def forward(self, embedded: Tensor, rows: Rows, pattern: tuple[str | None, ...], keep: int) -> Tensor:
+    def forward(self, embedded: Tensor, rows: Rows, scales: Scales, keep: int) -> Tensor:
         """Feed a block whose slots are there already, and write its keys and values into them.
 
         Args:
             embedded: what is fed, (N, T, d).
             rows: the rows, the block's slots included.
-            pattern: the adapters of the first rows, or None; the others repeat them.
+            scales: how strongly the rows use which adapters.
             keep: how many of the last positions to give logits for.
 
         Returns:
             Logits, (N, keep, columns).
         """
-        size, block, _ = embedded.shape
-        used, context = self.gates(pattern, size, block), self._context(rows, block)
+        block = embedded.shape[1]
+        used, context = self.gates(scales, block), self._context(rows, block)
         logits, broken = self._run(embedded, rows.layers, used, context, keep)
         assert rows.slots is not None
         rows.slots.poison(broken)
@@ -299,19 +300,18 @@ class Decoder:
         cosines, sines = angles.cos() * self._rotation_scale, angles.sin() * self._rotation_scale
         return torch.cat([cosines, cosines], -1).to(self.dtype), torch.cat([-sines, sines], -1).to(self.dtype)
 
-    def gates(self, pattern: tuple[str | None, ...], rows: int, block: int) -> Gates | None:
-        """Return which low-rank columns each fed token uses, or None where no row has an adapter."""
-        names = {name for name in pattern if name is not None}
+    def gates(self, scales: Scales, block: int) -> Gates | None:
+        """Return how strongly each fed token uses each low-rank column, or None where no row uses any."""
+        names = set(scales.names)
         if not names:
             self._layers = self._layers or [self._read(layer, (), beside=True) for layer in self._model.model.layers]
             return None
         if not names <= set(self._adapters.names):
             self._read_adapters(names, changed=False)
-        key = (pattern, rows, block)
-        if self._last_gates is None or self._last_gates[0] != key:
+        if self._last_gates is None or self._last_gates[0] is not scales or self._last_gates[1] != block:
             factors = [each for layer in self._layers for each in layer.factors]
-            self._last_gates = key, gates(factors, self._adapters.names, pattern, rows, block)
-        return self._last_gates[1]
+            self._last_gates = scales, block, gates(factors, self._adapters.names, scales, block)
+        return self._last_gates[2]
 
     def _read_adapters(self, names: Iterable[str], *, changed: bool) -> None:
         """Read the factors of adapters, with those that are there already as long as they are few."""
@@ -371,7 +371,7 @@ class Decoder:
         return (*map(trace, self._sources), *map(id, live))
 
     def _adapters_now(self, names: tuple[str, ...]) -> tuple[object, ...]:
-        return (*map(trace, tensors(self._points, names)), *scales(self._points, names))
+        return (*map(trace, tensors(self._points, names)), *strengths(self._points, names))
 
 
 def _mapped(factors: Factors | None, mapped: Tensor, x: Tensor, used: Gates | None) -> Tensor:

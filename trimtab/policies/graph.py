@@ -1,7 +1,7 @@
 """One token for every row as a CUDA graph: the same shapes and addresses every time, replayed without Python.
 
-A graph belongs to one storage of keys and values, one number of rows and one pattern of adapters, and is captured when
-that combination has been stepped a few times. Its first result is compared with the plain step's.
+A graph belongs to one storage of keys and values and to rows with the same adapters at the same strengths, and is
+captured when that combination has been stepped a few times. Its first result is compared with the plain step's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trimtab.policies.cache import Layers, Rows
 from trimtab.policies.decoder import Decoder, FixedContext
+from trimtab.policies.scales import Scales
 from trimtab.policies.slots import Slots
 
 _PATIENCE = 4
@@ -25,10 +26,10 @@ class FixedStep:
     Args:
         decoder: the lean pass.
         rows: rows like those that will be stepped.
-        pattern: their adapters.
+        scales: how strongly they use which adapters.
     """
 
-    def __init__(self, decoder: Decoder, rows: Rows, pattern: tuple[str | None, ...]) -> None:
+    def __init__(self, decoder: Decoder, rows: Rows, scales: Scales) -> None:
         assert rows.slots is not None
         self._decoder, self._size, self.slots, self._shared = decoder, len(rows), rows.slots, rows.shared
         self._layers: Layers = [
@@ -40,7 +41,7 @@ class FixedStep:
             tensor[:, :, rows.width :] = 0
         device = rows.slots.device
         extent = rows.slots.tensors[0].shape[2] + rows.extent - rows.width
-        self._used = decoder.gates(pattern, self._size, 1)
+        self._used = decoder.gates(scales, 1)
         decoder.reach(extent)
         with torch.inference_mode(False):  # what is made in inference mode cannot be written outside it
             self._tokens = torch.zeros((self._size, 1), dtype=torch.long, device=device)
@@ -90,38 +91,38 @@ class Graphs:
     """The graph of the latest kind of step of a trunk."""
 
     def __init__(self) -> None:
-        self._kind: tuple[Decoder, Slots, int, int, tuple[str | None, ...]] | None = None
+        self._kind: tuple[Decoder, Slots, int, Scales] | None = None
         self._steps = 0
         self._fixed: FixedStep | None = None
         self._broken = False
 
-    def run(self, decoder: Decoder, rows: Rows, pattern: tuple[str | None, ...], tokens: Tensor) -> Tensor | None:
+    def run(self, decoder: Decoder, rows: Rows, scales: Scales, tokens: Tensor) -> Tensor | None:
         """Feed one token to every row, (N, 1), or return None where the plain step should.
 
         Args:
             decoder: the lean pass.
             rows: the rows, the tokens' slots included.
-            pattern: their adapters.
+            scales: how strongly they use which adapters.
             tokens: token ids.
         """
         assert rows.slots is not None
         if self._broken or tokens.shape[1] != 1 or tokens.device.type != "cuda":
             return None
-        decoder.gates(pattern, len(rows), 1)  # reads adapters again that have been changed
-        kind = (decoder, rows.slots, decoder.version, len(rows), pattern)
+        decoder.gates(scales, 1)  # reads adapters again that have been changed
+        kind = (decoder, rows.slots, decoder.version, scales)
         if kind != self._kind:
             self._kind, self._steps, self._fixed = kind, 0, None
         self._steps += 1
         if self._steps < _PATIENCE:
             return None
         if self._fixed is None:
-            return self._captured(decoder, rows, pattern, tokens)
+            return self._captured(decoder, rows, scales, tokens)
         return self._fixed.run(rows, tokens)
 
-    def _captured(self, decoder: Decoder, rows: Rows, pattern: tuple[str | None, ...], tokens: Tensor) -> Tensor | None:
+    def _captured(self, decoder: Decoder, rows: Rows, scales: Scales, tokens: Tensor) -> Tensor | None:
         """Capture a graph and compare its first result with the plain step's."""
-        fixed = FixedStep(decoder, rows, pattern)
-        self._kind = (decoder, fixed.slots, decoder.version, len(rows), pattern)
+        fixed = FixedStep(decoder, rows, scales)
+        self._kind = (decoder, fixed.slots, decoder.version, scales)
         plain = fixed.run(rows, tokens)
         try:
             fixed.capture()

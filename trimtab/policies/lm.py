@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -27,7 +28,11 @@ from trimtab.policies.guide_folder import (
     read_adapter_config,
     read_guide_file,
 )
+from trimtab.policies.knob import Exponent, Knob, declared_knobs
+from trimtab.policies.merge import vector_adapter
+from trimtab.policies.scales import Loads
 from trimtab.policies.trunk import Trunk, weights_identity
+from trimtab.policies.vector import Combination, Linear, Vector
 from trimtab.policies.view import View
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -44,12 +49,14 @@ class LM(Leaf):
         trunk: the base weights.
         adapter: name of the adapter on the trunk, or None.
         view: what it sees in place of the prompt.
+        vectors: what is added to its weights.
         label: what messages call it.
     """
 
     trunk: Trunk
     adapter: str | None = None
     view: View = field(default_factory=View)
+    vectors: Combination = field(default_factory=Combination)
     label: str = field(default="lm", compare=False)
 
     @staticmethod
@@ -142,14 +149,68 @@ class LM(Leaf):
         """Return this LM starting from another of its adapter's learned control tokens; 0 is the best one."""
         return replace(self, view=replace(self.view, control=control))
 
+    def __add__(self, other: Linear) -> LM:
+        """Add a vector or a combination of vectors to the weights; nothing is computed until it is used.
+
+        Low-rank vectors ride on the trunk: rows may use different coefficients, and none is merged. Vectors with plain
+        differences are merged into a copy of the tensors that they change.
+
+        Raises:
+            ModelError: a vector was taken from other weights.
+            KnobError: the coefficient of a vector with plain differences holds a knob.
+
+        Example:
+            >>> base, med = LM.load("smollm2-135m"), Vector.load("vectors/medical")  # doctest: +SKIP
+            >>> (base + Knob("medical", 0.7, min=-1, max=2) * med).generate("What is a fever?")  # doctest: +SKIP
+
+        Reference: Ilharco et al. (2023), Editing Models with Task Arithmetic.
+        """
+        if not isinstance(other, Linear):
+            return NotImplemented
+        for vector, _ in other.terms():
+            self._check_vector(vector)
+        vectors = self.vectors + other
+        _merging(vectors).coefficients()
+        return replace(self, vectors=vectors)
+
+    def __sub__(self, other: Linear) -> LM:
+        """Subtract a vector or a combination of vectors from the weights."""
+        return self + -other if isinstance(other, Linear) else NotImplemented
+
+    def _check_vector(self, vector: Vector) -> None:
+        if vector.origin.base != self.trunk.identity:
+            raise ModelError(
+                given=f"the vector {vector} of {vector.origin.source} ({vector.origin.base[:12]}), "
+                f"added to {self.trunk.source} ({self.trunk.identity[:12]})",
+                expected="the very weights the vector was taken from",
+                hint="load that base, or, where this is a sibling of the same architecture, transfer the vector to it",
+            )
+
     def steps_like(self, other: Leaf) -> bool:
         """Return whether both have the same weights; what a view put before the prompt is in the state already."""
-        return isinstance(other, LM) and (self.trunk, self.adapter) == (other.trunk, other.adapter)
+        mine = self.trunk, self.adapter, self.vectors
+        return isinstance(other, LM) and mine == (other.trunk, other.adapter, other.vectors)
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The knobs in the coefficients of its vectors."""
+        return declared_knobs(knob for _, coefficient in self.vectors.parts for knob in coefficient.knobs)
+
+    @property
+    def loads(self) -> Loads:
+        """The adapters on its trunk that it uses, and how strongly."""
+        own = {} if self.adapter is None else {self.adapter: Exponent.of(1.0)}
+        return own | {vector_adapter(vector): coefficient for vector, coefficient in self.riding.items()}
+
+    @property
+    def riding(self) -> dict[Vector, Exponent]:
+        """The vectors that are low rank throughout, and their coefficients."""
+        return {vector: coefficient for vector, coefficient in self.vectors.parts if not vector.dense}
 
     @property
     def untouched(self) -> LM:
-        """The same weights and view without adapter."""
-        return replace(self, adapter=None, view=replace(self.view, control=None))
+        """The same weights and view without adapter or vectors."""
+        return replace(self, adapter=None, view=replace(self.view, control=None), vectors=Combination())
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -163,13 +224,22 @@ class LM(Leaf):
 
     @property
     def host(self) -> Trunk:
-        """Its trunk."""
-        return self.trunk
+        """Its trunk, or the trunk with its vectors merged in where that has to be."""
+        return self._host
+
+    @cached_property
+    def _host(self) -> Trunk:
+        """Held here, so that merged weights live as long as what uses them."""
+        merging = _merging(self.vectors)
+        return self.trunk.merged(merging.coefficients()) if merging.parts else self.trunk
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return self.label
+        if not self.vectors.parts:
+            return self.label
+        added = str(self.vectors)
+        return f"({self.label} - {added[1:]})" if added.startswith("-") else f"({self.label} + {added})"
 
     @property
     def context_length(self) -> int | None:
@@ -269,6 +339,11 @@ def _check_folder(folder: Path) -> None:
             if pickled
             else "check the path, or download the model again",
         )
+
+
+def _merging(vectors: Combination) -> Combination:
+    """Return the part of a combination that cannot ride on a trunk."""
+    return Combination(tuple(part for part in vectors.parts if part[0].dense))
 
 
 def _check_tokens(fingerprint: str | None, vocabulary: Vocabulary, folder: Path) -> None:

@@ -4,9 +4,9 @@ For the P projections that read one input (queries, keys and values; gate and up
 
     [y, z] = x [W, A]'        y_p += (z_p * gates) B_p'        A: (P R, in), gates: (rows, R), B_p: (out_p, R)
 
-R is the sum of the adapters' ranks, and a row's gates are 1 where its adapter owns a column and 0 elsewhere, so a row
-without adapter gets exactly 0 added. A goes through the same matmul as the frozen weight, unless it changes often; B is
-multiplied in float32, because small float32 products are faster on CPUs than bfloat16 ones.
+R is the sum of the adapters' ranks, and a row's gates are its adapter's strength where that owns a column and 0
+elsewhere, so a row without adapter gets exactly 0 added. A goes through the same matmul as the frozen weight, unless it
+changes often; B is multiplied in float32, because small float32 products are faster on CPUs than bfloat16 ones.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 
+from trimtab.policies.scales import Scales
+
 Point = Sequence[Any]
 """Projections that read the same input."""
 
 Gates = dict[tuple[int, ...], Tensor]
-"""For each way columns are owned, which of them each fed token uses, (M, P * R)."""
+"""For each way columns are owned, how strongly each fed token uses them, (M, P * R)."""
 
 
 @dataclass(frozen=True)
@@ -93,24 +95,18 @@ class Factors:
         total.add_(y).addmm_(low, self.up[0])
 
 
-def gates(
-    factors: Sequence[Factors | None], adapters: Sequence[str], pattern: Sequence[str | None], rows: int, block: int
-) -> Gates:
-    """Return which columns each fed token uses.
+def gates(factors: Sequence[Factors | None], adapters: Sequence[str], scales: Scales, block: int) -> Gates:
+    """Return how strongly each fed token uses each column.
 
     Args:
         factors: at every point.
         adapters: whose factors are stacked.
-        pattern: the adapters of the first rows, or None; the others repeat them.
-        rows: number of rows.
+        scales: of the rows.
         block: tokens fed to each row.
     """
-    uses = torch.tensor([[each == name for name in adapters] for each in pattern], dtype=torch.float32)
+    uses = scales.over(adapters)
     owned = {each.owners: each.up.device for each in factors if each is not None}
-    return {
-        owners: uses[:, list(owners)].repeat(rows // len(pattern), 1).repeat_interleave(block, 0).to(device)
-        for owners, device in owned.items()
-    }
+    return {owners: uses[:, list(owners)].repeat_interleave(block, 0).to(device) for owners, device in owned.items()}
 
 
 def fusable(module: Any, adapter: str) -> bool:
@@ -139,7 +135,7 @@ def trace(tensor: Tensor) -> tuple[object, ...]:
     return id(tensor), tensor.data_ptr(), tensor.dtype, 0 if tensor.is_inference() else tensor._version
 
 
-def scales(points: Sequence[Point], adapters: Sequence[str]) -> list[float]:
+def strengths(points: Sequence[Point], adapters: Sequence[str]) -> list[float]:
     """Return the scales of the adapters on every module."""
     modules = (module for point in points for module in point if isinstance(module, LoraLinear))
     return [float(module.scaling[name]) for module in modules for name in adapters if name in module.scaling]

@@ -17,13 +17,14 @@ from trimtab.errors import StateError
 
 if TYPE_CHECKING:
     from trimtab.policies.base import Leaf, Prompt
+    from trimtab.policies.knob import KnobValues
 
 
 class Host(Protocol):
     """What holds the weights of leaves and advances several of them in one go (a trunk, a toy table)."""
 
-    def init(self, leaves: Sequence[Any], prompts: Sequence[Prompt]) -> tuple[Tensor, HostState]:
-        """Prefill; returns logits of shape (L, B, V) for L leaves and B prompts."""
+    def init(self, leaves: Sequence[Any], prompts: Sequence[Prompt], knobs: KnobValues) -> tuple[Tensor, HostState]:
+        """Prefill with each row's knob values; returns logits of shape (L, B, V) for L leaves and B prompts."""
         ...
 
     def step(self, state: Any, tokens: Tensor) -> tuple[Tensor, HostState]:

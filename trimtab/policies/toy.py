@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trimtab.errors import ConfigError
 from trimtab.policies.base import Leaf, Policy, Prompt
+from trimtab.policies.knob import KnobValues
 from trimtab.policies.vocabulary import Vocabulary
 
 
@@ -41,7 +42,7 @@ class TableState:
 class _TableHost:
     """Looks prefixes up; has no weights, so one serves every table."""
 
-    def init(self, leaves: Sequence[Table], prompts: Sequence[Prompt]) -> tuple[Tensor, TableState]:
+    def init(self, leaves: Sequence[Table], prompts: Sequence[Prompt], knobs: KnobValues) -> tuple[Tensor, TableState]:
         state = TableState(tuple(leaves), tuple(tuple(prompt) for prompt in prompts))
         return torch.stack([torch.stack([table.row(p) for p in state.prefixes]) for table in leaves]), state
 

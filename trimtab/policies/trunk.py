@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -27,65 +30,18 @@ from trimtab.policies.decoder import Decoder
 from trimtab.policies.family import knows
 from trimtab.policies.forward import Forward, with_controls
 from trimtab.policies.graph import Graphs
+from trimtab.policies.knob import KnobValues
+from trimtab.policies.merge import as_adapter, vector_adapter, with_vectors
+from trimtab.policies.scales import Scales
+from trimtab.policies.stack import Stack, TrunkState
+from trimtab.policies.vector import Vector
 from trimtab.policies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from trimtab.policies.lm import LM
 
 
-_UNKNOWN = "?"
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Rows of K leaves for B sequences in one stack, the K rows of a sequence next to each other.
-
-    Args:
-        places: which of the state's leaves these are.
-        rows: B * K rows.
-        lean: whether they run through the lean pass.
-    """
-
-    places: tuple[int, ...]
-    rows: Rows
-    lean: bool
-
-    def spread(self, index: Tensor) -> Tensor:
-        """Return the rows of some sequences."""
-        count = len(self.places)
-        return (index[:, None] * count + torch.arange(count)).flatten()
-
-
-@dataclass(frozen=True)
-class TrunkState:
-    """The rows of some leaves of one trunk for B sequences."""
-
-    leaves: tuple[LM, ...]
-    stacks: tuple[Stack, ...]
-
-    def select(self, rows: Tensor) -> TrunkState:
-        """Keep these rows, in this order."""
-        picked = (replace(stack, rows=stack.rows.select(stack.spread(rows))) for stack in self.stacks)
-        return TrunkState(self.leaves, tuple(picked))
-
-    def rollback(self, dropped: Tensor) -> TrunkState:
-        """Forget the last tokens of each row."""
-        shortened = (
-            replace(stack, rows=stack.rows.rollback(dropped.repeat_interleave(len(stack.places))))
-            for stack in self.stacks
-        )
-        return TrunkState(self.leaves, tuple(shortened))
-
-    def join(self, other: TrunkState) -> TrunkState:
-        """Append the rows of another state."""
-        if [(s.places, s.lean) for s in self.stacks] != [(s.places, s.lean) for s in other.stacks]:
-            raise StateError(
-                given="a state that was made with gradients and one made without",
-                expected="both made alike",
-                hint="init both under torch.no_grad(), or both without it",
-            )
-        joined = (replace(a, rows=a.rows.join(b.rows)) for a, b in zip(self.stacks, other.stacks, strict=True))
-        return TrunkState(self.leaves, tuple(joined))
+_UNKNOWN = ("?",)
 
 
 class Trunk:
@@ -115,7 +71,10 @@ class Trunk:
         self.context_length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.controls: dict[str, nn.Embedding] = {}
         self._peft: PeftModel | None = None
-        self._active: str | None = None
+        self.origin: Trunk | None = None
+        """The trunk that this one was merged from."""
+        self._merged: WeakValueDictionary[tuple[tuple[str, float], ...], Trunk] = WeakValueDictionary()
+        self._active: tuple[str, ...] = ()
         self._lock = threading.RLock()
         self._embeddings = model.get_input_embeddings()
         self._forward = Forward(model, cached=cached)
@@ -173,7 +132,7 @@ class Trunk:
         self._decoder = None  # an adapter of this name may have been there before
         self._peft.requires_grad_(False).eval()
         self._active = _UNKNOWN  # peft has switched modules on its own
-        self._activate(None)
+        self._activate(())
 
     def _discard(self, name: str) -> None:
         """Take an adapter that could not be loaded off again, so that the base is as it was."""
@@ -181,7 +140,7 @@ class Trunk:
             assert self._peft is not None
             self._peft.delete_adapter(name)
         self.model.requires_grad_(False)
-        self._activate(None)
+        self._activate(())
 
     def has_adapter(self, name: str) -> bool:
         """Return whether an adapter of that name is on the trunk."""
@@ -223,14 +182,18 @@ class Trunk:
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
-    def init(self, leaves: Sequence[LM], prompts: Sequence[Prompt]) -> tuple[Tensor, TrunkState]:
+    def init(
+        self, leaves: Sequence[LM], prompts: Sequence[Prompt], knobs: KnobValues | None = None
+    ) -> tuple[Tensor, TrunkState]:
         """Prefill: each leaf sees each prompt through its own view; logits have shape (L, B, V)."""
         found = []
         with self._lock:
             for places, lean in self._group(leaves):
-                streams = [leaves[place].view.apply(prompt, self) for prompt in prompts for place in places]
-                logits, rows = self._prefill([leaves[place] for place in places], streams, lean)
-                found.append((Stack(places, rows, lean is not None), logits))
+                grouped = [leaves[place] for place in places]
+                streams = [leaf.view.apply(prompt, self) for prompt in prompts for leaf in grouped]
+                scales = Scales.of([leaf.loads for leaf in grouped], len(prompts), knobs or {})
+                logits, rows = self._prefill(grouped, streams, scales, lean)
+                found.append((Stack(places, rows, scales, lean is not None), logits))
         return self._in_order(found, len(leaves)).squeeze(2), TrunkState(tuple(leaves), tuple(s for s, _ in found))
 
     def step(self, state: TrunkState, tokens: Tensor) -> tuple[Tensor, TrunkState]:
@@ -241,24 +204,39 @@ class Trunk:
             for stack in state.stacks:
                 leaves = [state.leaves[place] for place in stack.places]
                 logits, rows = self._advance(leaves, stack, tokens.repeat_interleave(len(leaves), 0))
-                found.append((Stack(stack.places, rows, stack.lean), logits))
+                found.append((replace(stack, rows=rows), logits))
         return self._in_order(found, len(state.leaves)), TrunkState(state.leaves, tuple(s for s, _ in found))
 
     def _group(self, leaves: Sequence[LM]) -> list[tuple[tuple[int, ...], Decoder | None]]:
-        """Return which leaves share a stack: all that the lean pass takes, and of the others those of one adapter."""
+        """Return which leaves share a stack: all that the lean pass takes, and of the others those of same adapters."""
         for leaf in leaves:
-            if leaf.adapter is not None and not self.has_adapter(leaf.adapter):
-                raise ModelError(
-                    given=f"the adapter {leaf.adapter!r} of {leaf.name}, which is not on {self.source}",
-                    expected="the name of an adapter that has been added",
-                    hint="use LM.with_adapter(folder)",
-                )
+            self._bring(leaf)
         lean = None if self._wants_gradients() else self._lean()
-        groups: dict[tuple[str | None, bool], list[int]] = {}
+        groups: dict[tuple[frozenset[str], bool], list[int]] = {}
         for place, leaf in enumerate(leaves):
-            fused = lean is not None and lean.fuses(leaf.adapter)
-            groups.setdefault((None if fused else leaf.adapter, fused), []).append(place)
+            names = frozenset(leaf.loads)
+            fused = lean is not None and all(lean.fuses(name) for name in names)
+            groups.setdefault((frozenset() if fused else names, fused), []).append(place)
         return [(tuple(places), lean if fused else None) for (_, fused), places in groups.items()]
+
+    def _bring(self, leaf: LM) -> None:
+        """Put what a leaf uses on the trunk, where it is not there yet: its vectors, and adapters of the origin."""
+        for vector in leaf.riding:
+            if not self.has_adapter(vector_adapter(vector)):
+                self.add_adapter(vector_adapter(vector), *as_adapter(vector))
+        if leaf.adapter is None or self.has_adapter(leaf.adapter):
+            return
+        if self.origin is None or not self.origin.has_adapter(leaf.adapter):
+            raise ModelError(
+                given=f"the adapter {leaf.adapter!r} of {leaf.name}, which is not on {self.source}",
+                expected="the name of an adapter that has been added",
+                hint="use LM.with_adapter(folder)",
+            )
+        self.add_adapter(
+            leaf.adapter, self.origin.adapter_config(leaf.adapter), self.origin.adapter_weights(leaf.adapter)
+        )
+        if (control := self.origin.controls.get(leaf.adapter)) is not None:
+            self.controls[leaf.adapter] = control
 
     def _lean(self) -> Decoder | None:
         """Return the lean pass, made when first needed; weights that are trained are not for it."""
@@ -276,7 +254,7 @@ class Trunk:
         return any(parameter.requires_grad for parameter in trained)
 
     def _prefill(
-        self, leaves: Sequence[LM], streams: Sequence[Sequence[int]], lean: Decoder | None
+        self, leaves: Sequence[LM], streams: Sequence[Sequence[int]], scales: Scales, lean: Decoder | None
     ) -> tuple[Tensor, Rows]:
         """Feed whole prompts, the K leaves of a sequence next to each other; logits (B * K, 1, columns)."""
         lengths = torch.tensor([len(stream) for stream in streams])
@@ -288,15 +266,15 @@ class Trunk:
         if bool((lengths < width).any()):
             mask = torch.arange(width, device=self.device) >= (width - lengths.to(self.device))[:, None]
         if lean is None:
-            self._activate(leaves[0].adapter)
-            return self._forward.prompts(tokens, lengths, mask, self._control(leaves[0]))
+            with self._scaled(scales):
+                return self._forward.prompts(tokens, lengths, mask, self._control(leaves[0]))
         embedded = lean.embed(self._forward.plain(tokens))
         for place, leaf in enumerate(leaves):
             if (control := self._control(leaf)) is not None:
                 own = slice(place, None, len(leaves))
                 embedded[own] = with_controls(embedded[own], tokens[own], control, self.control_start)
         rows = lean.start(lengths, width, mask)
-        return lean.forward(embedded, rows, _pattern(leaves), 1), rows
+        return lean.forward(embedded, rows, scales, 1), rows
 
     def _advance(self, leaves: Sequence[LM], stack: Stack, tokens: Tensor) -> tuple[Tensor, Rows]:
         """Feed a block to the rows of one stack; logits (B * K, T, columns)."""
@@ -304,8 +282,8 @@ class Trunk:
         if block == 0:
             return torch.zeros((len(rows), 0, self.vocabulary.size), device=self.device), rows
         if not stack.lean:
-            self._activate(leaves[0].adapter)
-            return self._forward.block(rows, tokens, self._control(leaves[0]))
+            with self._scaled(stack.scales):
+                return self._forward.block(rows, tokens, self._control(leaves[0]))
         lean = None if self._wants_gradients() else self._decoder
         if lean is None:
             raise StateError(
@@ -313,9 +291,9 @@ class Trunk:
                 expected="init and step both with gradients, or both without",
                 hint="switch the gradients on before init",
             )
-        grown, pattern = rows.grown(block), _pattern(leaves)
-        logits = self._graphs.run(lean, grown, pattern, tokens)
-        return lean.forward(lean.embed(tokens), grown, pattern, block) if logits is None else logits, grown
+        grown = rows.grown(block)
+        logits = self._graphs.run(lean, grown, stack.scales, tokens)
+        return lean.forward(lean.embed(tokens), grown, stack.scales, block) if logits is None else logits, grown
 
     def _in_order(self, found: Sequence[tuple[Stack, Tensor]], count: int) -> Tensor:
         """Sort the rows of all stacks by leaf, float32, without the columns past the vocabulary; (L, B, T, V)."""
@@ -338,24 +316,53 @@ class Trunk:
         """First id past the embedding table: control token k has id ``control_start + k`` in the adapter's stream."""
         return int(self._embeddings.weight.shape[0])
 
-    def _activate(self, adapter: str | None) -> None:
-        """Make one adapter (or none) the one that the next forward uses, without touching who is trained."""
-        if self._peft is None or adapter == self._active:
+    @contextmanager
+    def _scaled(self, scales: Scales) -> Iterator[None]:
+        """Run the forwards inside with every row at its own strengths."""
+        self._activate(scales.names)
+        columns = dict(zip(scales.names, scales.values.to(self.device).t()[..., None, None], strict=True))
+        uneven = {name: column for name, column in columns.items() if bool((column != 1).any())}
+        before = []
+        for module in self.model.modules() if uneven else ():
+            if isinstance(module, LoraLayer):
+                before.append((module, dict(module.scaling)))
+                module.scaling.update({n: c * module.scaling[n] for n, c in uneven.items() if n in module.scaling})
+        try:
+            yield
+        finally:
+            for module, scaling in before:
+                module.scaling.update(scaling)
+
+    def _activate(self, names: tuple[str, ...]) -> None:
+        """Make some adapters (or none) those that the next forward uses, without touching who is trained."""
+        if self._peft is None or names == self._active:
             return
         trained = {p for p in self.model.parameters() if p.requires_grad}
         for module in self.model.modules():
             if isinstance(module, BaseTunerLayer):
-                if adapter is not None:
-                    module.set_adapter([adapter])
-                module.enable_adapters(adapter is not None)
+                if names:
+                    module.set_adapter(list(names))
+                module.enable_adapters(bool(names))
         for parameter in self.model.parameters():  # the toggles above also switch gradients
             parameter.requires_grad_(parameter in trained)
-        self._active = adapter
+        self._active = names
 
+    # -- merging -----------------------------------------------------------------------------------------------------
 
-def _pattern(leaves: Sequence[LM]) -> tuple[str | None, ...]:
-    """Return the adapters of the rows of one sequence in a stack."""
-    return tuple(leaf.adapter for leaf in leaves)
+    def merged(self, amounts: Mapping[Vector, float]) -> Trunk:
+        """Return these weights plus vectors as a trunk of its own; tensors that no vector changes are shared.
+
+        Raises:
+            ModelError: a vector changes a tensor that the model does not have, or has in another shape.
+        """
+        key = tuple(sorted((vector.digest, amount) for vector, amount in amounts.items()))
+        with self._lock:
+            if (found := self._merged.get(key)) is None:
+                model = with_vectors(self.model, self.source, amounts)
+                found = Trunk(model, self.vocabulary, self.source, cached=self._forward.keeps_cache)
+                found.origin = self
+                self._merged[key] = found
+            return found
 
 
 def weights_identity(model: nn.Module) -> str:

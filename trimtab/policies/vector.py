@@ -23,7 +23,7 @@ _SAMPLE = 1024
 
 @dataclass(frozen=True)
 class LowRank:
-    """A difference of a linear layer's weight, ``up @ down``.
+    """A difference of the linear map of a layer, ``up @ down``, whichever way round the layer keeps its weight.
 
     Args:
         down: shape (r, in).

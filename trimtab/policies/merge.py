@@ -1,0 +1,104 @@
+"""Putting vectors on a model: low-rank ones as adapters whose scale is free, any of them into a copy of the weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from trimtab.errors import ModelError
+from trimtab.policies.vector import Vector
+
+
+def vector_adapter(vector: Vector) -> str:
+    """Return what the adapter of a vector is called on its trunk; equal vectors share one."""
+    return f"v{vector.digest}"
+
+
+def as_adapter(vector: Vector) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Return the low-rank part of a vector as a LoRA adapter that gives exactly the vector at scale 1."""
+    ranks = {name: factors.rank for name, factors in vector.low_rank.items()}
+    largest = max(ranks.values())
+    smaller = {name: rank for name, rank in ranks.items() if rank != largest}
+    config = LoraConfig(
+        r=largest,
+        lora_alpha=largest,
+        target_modules=sorted(ranks),
+        rank_pattern=dict(smaller),
+        alpha_pattern=dict(smaller),
+        inference_mode=True,
+    )
+    weights: dict[str, Tensor] = {}
+    for name, factors in vector.low_rank.items():
+        weights[f"base_model.model.{name}.lora_A.weight"] = factors.down
+        weights[f"base_model.model.{name}.lora_B.weight"] = factors.up
+    return config, weights
+
+
+def with_vectors(model: PreTrainedModel, source: str, amounts: Mapping[Vector, float]) -> PreTrainedModel:
+    """Return a copy of a model with vectors added; what they do not change is shared with it.
+
+    ``theta' = theta + sum_i lambda_i v_i``, added in float32 and rounded once.
+
+    Args:
+        model: the base; adapters on it are left out of the copy.
+        source: what messages call it.
+        amounts: the vectors and their coefficients.
+
+    Raises:
+        ModelError: a vector changes a tensor that the model does not have, or has in another shape.
+    """
+    parameters = {name.replace(".base_layer.", "."): each for name, each in model.named_parameters()}
+    turned = {name.replace(".base_layer", "") for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    sums: dict[str, Tensor] = {}
+    for vector, amount in amounts.items():
+        for name in (*(f"{module}.weight" for module in vector.low_rank), *vector.dense):
+            if name not in parameters:
+                raise ModelError(
+                    given=f"{vector}, which changes {name!r}, on {source}, which has no such tensor",
+                    expected="a vector of this architecture, with the same tied or untied output layer",
+                    hint="take the vector from two models of this base",
+                )
+        for module, factors in vector.low_rank.items():
+            change = factors.dense().t() if module in turned else factors.dense()
+            _add(sums, parameters, f"{module}.weight", amount, change, vector)
+        for name, difference in vector.dense.items():
+            _add(sums, parameters, name, amount, difference, vector)
+    changed = {id(parameters[name]) for name in sums}
+    kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in changed]
+    copied = _without_adapters(copy.deepcopy(model, {id(tensor): tensor for tensor in kept}))
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            if name in sums:
+                parameter.copy_(sums[name])
+    return copied
+
+
+def _add(
+    sums: dict[str, Tensor], parameters: Mapping[str, Tensor], name: str, amount: float, change: Tensor, vector: Vector
+) -> None:
+    parameter = parameters[name]
+    if parameter.shape != change.shape:
+        raise ModelError(
+            given=f"{vector}, whose {name!r} has shape {tuple(change.shape)}, on one of {tuple(parameter.shape)}",
+            expected="a vector of the same shapes",
+            hint="take the vector from two models of this base",
+        )
+    before = sums.get(name, parameter.detach().float())
+    sums[name] = torch.add(before, change.to(before.device, torch.float32), alpha=amount)
+
+
+def _without_adapters(model: PreTrainedModel) -> PreTrainedModel:
+    """Put the plain layers back in the places of those with adapters."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, module.get_base_layer())
+    model.__dict__.pop("peft_config", None)
+    return model
