@@ -20,6 +20,9 @@ GUIDE_FILE = "trimtab.json"
 CONTROL_FILE = "control.safetensors"
 """Learned control embeddings of a guide, where it has any."""
 
+DELTAS_FILE = "deltas.safetensors"
+"""Plain differences of a vector, where it has any."""
+
 
 def read_guide_file(folder: Path) -> dict[str, Any]:
     """Return what ``trimtab.json`` says of a guide folder; a plain PEFT folder has none and says nothing."""
@@ -53,6 +56,12 @@ def read_adapter_config(folder: Path) -> LoraConfig:
             given=f"the adapter {folder}, which also replaces weights of its base",
             expected="low-rank factors alone, so that the base stays as it is beside the adapter",
             hint="merge it into its base with peft's merge_and_unload, and load the result as a model",
+        )
+    if (folder / DELTAS_FILE).is_file():
+        raise ModelError(
+            given=f"the vector {folder}, which is more than low-rank factors, as an adapter",
+            expected="low-rank factors alone",
+            hint="add it to its base: base + tt.Vector.load(folder)",
         )
     config.inference_mode = True
     return config

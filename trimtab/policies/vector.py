@@ -10,12 +10,17 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trimtab.errors import KnobError
 from trimtab.policies.knob import Exponent, Knob, Scalar
+
+if TYPE_CHECKING:
+    from trimtab.policies.lm import LM
 
 _SAMPLE = 1024
 """Values of each tensor that tell one vector from another."""
@@ -113,6 +118,30 @@ class Vector(Linear):
     dense: Mapping[str, Tensor]
     origin: Origin
     label: str = "vector"
+
+    @staticmethod
+    def between(aligned: str | Path | LM, base: str | Path | LM, *, domain: str = "", level: str = "") -> Vector:
+        """Return what training changed, ``theta_aligned - theta_base``; see ``trimtab.vectors.extract.between``.
+
+        Example:
+            >>> medical = Vector.between("runs/medical/guide", "smollm2-135m", domain="medical")  # doctest: +SKIP
+        """
+        from trimtab.vectors.extract import between
+
+        return between(aligned, base, domain=domain, level=level)
+
+    @staticmethod
+    def load(folder: str | Path, *, label: str | None = None) -> Vector:
+        """Load a vector folder or a LoRA adapter; see ``trimtab.policies.vector_folder.load_vector``."""
+        from trimtab.policies.vector_folder import load_vector
+
+        return load_vector(folder, label=label)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a vector folder; see ``trimtab.policies.vector_folder.save_vector``."""
+        from trimtab.policies.vector_folder import save_vector
+
+        return save_vector(self, folder)
 
     def terms(self) -> tuple[tuple[Vector, Exponent], ...]:
         """Return itself, once."""

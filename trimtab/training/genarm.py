@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trimtab.policies.write_folder import write_folder
 from trimtab.training.answers import writer
 from trimtab.training.fit import fit
-from trimtab.training.folder import write_folder
 from trimtab.training.log import OnStep
 from trimtab.training.outcome import Outcome
 from trimtab.training.pairs import Pair, pair_groups, preference_pairs

@@ -11,8 +11,8 @@ import yaml
 from safetensors.torch import save_file
 
 from trimtab.policies.guide_folder import CONTROL_FILE
+from trimtab.policies.write_folder import write_folder
 from trimtab.training.config import TrainConfig
-from trimtab.training.folder import write_folder
 from trimtab.training.trainee import Trainee
 
 

@@ -11,8 +11,8 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from trimtab.assets import quiet_peft, quiet_transformers
+from trimtab.policies.write_folder import write_folder
 from trimtab.training.answers import writer
-from trimtab.training.folder import write_folder
 from trimtab.training.log import Log, OnStep
 from trimtab.training.outcome import Outcome
 from trimtab.training.pairs import Pair, pair_groups, preference_pairs

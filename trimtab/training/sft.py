@@ -9,7 +9,7 @@ from itertools import chain
 from trimtab.assets import quiet_peft, quiet_transformers
 from trimtab.assets.datasets import movie_reviews
 from trimtab.errors import ConfigError
-from trimtab.training.folder import write_folder
+from trimtab.policies.write_folder import write_folder
 from trimtab.training.log import Log, OnStep
 from trimtab.training.outcome import Outcome
 from trimtab.training.rows import read_rows, text_of

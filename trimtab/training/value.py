@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from trimtab.policies.base import Policy
 from trimtab.policies.lm import LM
+from trimtab.policies.write_folder import write_folder
 from trimtab.rewards import load_reward
 from trimtab.training.answers import Progress, numbered, scored_answers, writer
 from trimtab.training.continuations import monte_carlo
 from trimtab.training.fit import fit
-from trimtab.training.folder import write_folder
 from trimtab.training.log import OnStep
 from trimtab.training.outcome import Outcome
 from trimtab.training.rollouts import Block, Rollout

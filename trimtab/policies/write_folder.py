@@ -1,4 +1,4 @@
-"""Writing what was trained: a folder that is either whole or absent, with ``trimtab.json`` and a model card."""
+"""Writing what was made: a folder that is either whole or absent, with ``trimtab.json`` and a model card."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ def write_folder(folder: Path, write_weights: Callable[[Path], None], about: Map
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_weights(partial)
-    written = {"trimtab": trimtab.__version__, **about}
-    (partial / GUIDE_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    (partial / "README.md").write_text(card, encoding="utf-8")
+    try:
+        write_weights(partial)
+        written = {"trimtab": trimtab.__version__, **about}
+        (partial / GUIDE_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        (partial / "README.md").write_text(card, encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

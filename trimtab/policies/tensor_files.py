@@ -1,0 +1,128 @@
+"""Tensors in safetensors files, read one by one when they are asked for, and written one by one.
+
+The format is eight bytes with the header's length, a JSON header with every tensor's dtype, shape and place, and the
+tensors' bytes, little end first: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from trimtab.errors import ModelError
+
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_ENTRY = 160
+"""Bytes that suffice for what the header says of one tensor besides its name."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFiles(Mapping[str, Tensor]):
+    """The tensors of some files by name; each is read anew whenever it is asked for, and checked.
+
+    Args:
+        places: what the tensors are called here, to the file each is in and its name there.
+        shapes: theirs.
+    """
+
+    places: Mapping[str, tuple[Path, str]]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @staticmethod
+    def open(files: Sequence[Path]) -> TensorFiles:
+        """Read the headers of files.
+
+        Raises:
+            ModelError: one is missing or damaged.
+        """
+        places: dict[str, tuple[Path, str]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for path in files:
+            try:
+                with safe_open(path, framework="pt") as file:
+                    for name in file.keys():  # noqa: SIM118, the file is no mapping
+                        places[name] = (path, name)
+                        shapes[name] = tuple(file.get_slice(name).get_shape())
+            except (SafetensorError, OSError) as error:
+                raise ModelError(
+                    given=f"{path}, which is damaged or missing: {error}",
+                    expected="a whole safetensors file",
+                    hint="copy it again",
+                ) from error
+        return TensorFiles(places, shapes)
+
+    def renamed(self, names: Mapping[str, str]) -> TensorFiles:
+        """Keep the tensors whose new name is a key; its value is the name that they had."""
+        return TensorFiles(
+            {new: self.places[old] for new, old in names.items()}, {new: self.shapes[old] for new, old in names.items()}
+        )
+
+    def __getitem__(self, name: str) -> Tensor:
+        path, stored = self.places[name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(stored)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                given=f"{stored!r} in {path}, which can no longer be read: {error}",
+                expected="the file that was opened",
+                hint="open it again",
+            ) from error
+        return finite(tensor, f"{stored!r} in {path}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def finite(tensor: Tensor, what: str) -> Tensor:
+    """Return a tensor without NaN and without infinite values.
+
+    Raises:
+        ModelError: it has some.
+    """
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        wrong = "NaN" if bool(tensor.isnan().any()) else "infinite values"
+        raise ModelError(
+            given=f"the tensor {what}, which has {wrong}",
+            expected="finite weights",
+            hint="training may have diverged; take an earlier checkpoint",
+        )
+    return tensor
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file with one tensor in memory at a time.
+
+    Args:
+        path: where to.
+        tensors: floating-point tensors by name, each asked for once.
+
+    Raises:
+        ModelError: one has values that are not finite.
+    """
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    # Dtypes and shapes are known when all is written; the header, padded with spaces, goes in front of it then.
+    room = 64 + sum(len(json.dumps(name)) + _ENTRY for name in tensors)
+    room += -room % 8
+    with path.open("wb") as file:
+        file.seek(8 + room)
+        end = 0
+        for name in sorted(tensors):
+            tensor = finite(tensors[name].detach(), repr(name)).cpu().contiguous()
+            start, end = end, end + tensor.numel() * tensor.element_size()
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            place = [start, end]
+            entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+        header = json.dumps(entries, separators=(",", ":")).encode()
+        file.seek(0)
+        file.write(struct.pack("<Q", room) + header.ljust(room))
