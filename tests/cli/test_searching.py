@@ -50,7 +50,7 @@ def test_a_policy_file_searches_and_flags_override_it(trimtab, write):
 
 def test_another_method_drops_the_numbers_of_the_file_s_own(trimtab, write):
     path = write("{method: args, value: guide / base, weight: 2, likelihood: 3, branches: 3}")
-    asked = Asked.read(str(path), {}, dtype="auto", device="cpu")
+    asked = Asked.read(str(path), {}, {}, dtype="auto", device="cpu")
     none = dict.fromkeys(("value", "beams", "branches", "chunk", "threshold", "likelihood", "weight"))
     assert search_settings(asked, None, none).weight == search_settings(asked, "args", none).weight == 2
     deal = search_settings(asked, "deal", none)
@@ -77,7 +77,7 @@ def test_a_pair_that_guides_is_heard_and_not_read_again(write, tiny_lm_folder, p
     pair = "told / base" if "told" in policy else "guide / base"
     view = f", told: {{source: {tiny_lm_folder}, prompt: w5 w6}}"
     path = write(f"{{method: chunk_beam, value: {pair}}}", policy=policy, more=view)
-    asked = Asked.read(str(path), {}, dtype="auto", device="cpu")
+    asked = Asked.read(str(path), {}, {}, dtype="auto", device="cpu")
     built = asked.policy({})
     value = build_plan(asked.search, asked.lm).value
     running = needed_leaves([built, built.reference], [{}])

@@ -10,6 +10,7 @@ from trimtab.policies.knob import Knob
 from trimtab.policies.mixture import mix
 from trimtab.policies.support import plausible, within
 from trimtab.policies.toy import Table
+from trimtab.testing import random_vector, tiny_lm
 
 MODELS = {
     name: Table.random(3, seed=seed, name=name) for seed, name in enumerate(("base", "guide", "tuned", "untuned"))
@@ -124,7 +125,7 @@ def column(error):
         ("1 * base", 1, "numbers are exponents"),
         ("-base", 1, "numbers are exponents"),
         ("base * 2", 8, "numbers are exponents"),
-        ("base + guide", 6, r"'\+'"),
+        ("base + guide", 8, "the model 'guide' where a number"),
         ("base^", 6, "a number, a knob"),
         ("base^2^3", 7, "one exponent"),
         ("base^--2", 7, "'-'"),
@@ -236,3 +237,69 @@ def test_without_models_or_knobs():
 def test_names_are_listed_in_order_without_functions():
     assert names("mix(w, b, 1 - w, within(a, 0.9)) * b / plausible(c, .1)^v") == ("w", "b", "a", "c", "v")
     assert names("") == ()
+
+
+# -- vectors -----------------------------------------------------------------------------------------------------------
+
+LM_BASE = tiny_lm(name="base")
+VECTORS = {name: random_vector(LM_BASE, name, seed=seed) for seed, name in enumerate(("med", "leg"))}
+MED, LEG = VECTORS.values()
+WITH_VECTORS = {"base": LM_BASE, "guide": tiny_lm(seed=1, name="guide")}
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("base + med", LM_BASE + MED),
+        ("base - 0.5 * med", LM_BASE - 0.5 * MED),
+        ("base + 0.7*med - .3*leg", LM_BASE + 0.7 * MED - 0.3 * LEG),
+        ("base + med * 2 * strength", LM_BASE + 2 * STRENGTH * MED),
+        ("base + -(1 - lam) * med + -0.5 * leg", LM_BASE - (1 - LAM) * MED - 0.5 * LEG),
+        ("(base + strength * med) * guide^1.5", (LM_BASE + STRENGTH * MED) * WITH_VECTORS["guide"] ** 1.5),
+        ("within(base + med, 0.9) / (base)", within(LM_BASE + MED, 0.9) / LM_BASE),
+        ("((base + med) - leg)", LM_BASE + MED - LEG),
+        ("base + med - med", LM_BASE),
+    ],
+)
+def test_vectors_are_added_to_models(text, policy):
+    assert parse(text, WITH_VECTORS, KNOBS, VECTORS) == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base + 0.7", "numbers are added to nothing"),
+        ("base + strength", r"\* and a vector"),
+        ("base + 0.7 * mad", "did you mean 'med'"),
+        ("base + guide", "the model 'guide' where a number"),
+        ("base + med * guide", "the model 'guide' where a number"),
+        ("base + med * leg", "each vector is added by itself"),
+        ("base + med / 2", "another vector, or the end"),
+        ("base * guide + med", "vectors are added to one model"),
+        ("med + base", "vectors are added to models"),
+        ("base * med", "vectors are added to models"),
+        ("base * guide^med", "each vector is added by itself"),
+        ("base +", r"\* and a vector|a number, a knob"),
+        ("base + (med + leg)", "each vector is added by itself"),
+    ],
+)
+def test_vectors_in_wrong_places(text, message):
+    with pytest.raises(ExpressionError, match=message):
+        parse(text, WITH_VECTORS, KNOBS, VECTORS)
+
+
+def test_tables_have_no_weights():
+    with pytest.raises(UsageError, match="no weights"):
+        parse("base + med", MODELS, KNOBS, VECTORS)
+
+
+def test_names_stand_for_one_thing():
+    with pytest.raises(ExpressionError, match="a model and a vector both named 'base'"):
+        parse("base", WITH_VECTORS, KNOBS, {"base": MED})
+    with pytest.raises(ExpressionError, match="a vector and a knob both named 'lam'"):
+        parse("base", WITH_VECTORS, KNOBS, {"lam": MED})
+
+
+def test_what_an_lm_with_vectors_is_called_reads_back():
+    policy = (LM_BASE + STRENGTH * MED - 0.3 * LEG) * WITH_VECTORS["guide"] ** 2
+    assert parse(str(policy), WITH_VECTORS, KNOBS, VECTORS) == policy

@@ -24,6 +24,7 @@ class Asked:
     Args:
         text: path of a ``.yaml`` file, or an expression.
         models: name to source, given on the command line; on top of a file's own.
+        vectors: name to folder, in the same way.
         file: the policy file, where it is one.
         dtype: of the weights.
         device: where they go.
@@ -31,12 +32,13 @@ class Asked:
 
     text: str
     models: Mapping[str, str]
+    vectors: Mapping[str, str]
     file: PolicyFile | None
     dtype: str
     device: str
 
     @staticmethod
-    def read(text: str, models: Mapping[str, str], *, dtype: str, device: str) -> Asked:
+    def read(text: str, models: Mapping[str, str], vectors: Mapping[str, str], *, dtype: str, device: str) -> Asked:
         """Read a policy file, or take an expression as it is.
 
         Raises:
@@ -49,8 +51,8 @@ class Asked:
         if text.endswith(SUFFIXES):
             file = read_policy_file(Path(text))
             given = {name: ModelSource(source=source) for name, source in models.items()}
-            file = file.model_copy(update={"models": {**file.models, **given}})
-        return Asked(text, models, file, dtype, device)
+            file = file.model_copy(update={"models": {**file.models, **given}, "vectors": {**file.vectors, **vectors}})
+        return Asked(text, models, vectors, file, dtype, device)
 
     @property
     def decoding(self) -> Decoding:
@@ -95,20 +97,22 @@ class Asked:
         """
         from trimtab.policies.expression import names, parse
         from trimtab.policies.knob import Knob
+        from trimtab.policies.vector_folder import load_vector
 
         if self.file is not None:
             return self.file.build(self._load)
         mentioned = names(self.text)
-        missing = [name for name in mentioned if name not in self.models and name not in knobs]
+        missing = [name for name in mentioned if name not in {*self.models, *self.vectors, *knobs}]
         if missing:
             raise ExpressionError(
                 given=f"{missing[0]!r} in {self.text!r}, which was not named",
-                expected="a model or a knob for every name in the expression",
-                hint=f"add --model {missing[0]}=SOURCE, or --knob {missing[0]}=VALUE",
+                expected="a model, a vector or a knob for every name in the expression",
+                hint=f"add --model {missing[0]}=SOURCE, --vector {missing[0]}=FOLDER or --knob {missing[0]}=VALUE",
             )
         loaded = {name: self.lm(name) for name in self.models if name in mentioned}
         declared = {name: Knob(name, 1.0) for name in knobs if name in mentioned}
-        return parse(self.text, loaded, declared)
+        vectors = {name: load_vector(where, label=name) for name, where in self.vectors.items() if name in mentioned}
+        return parse(self.text, loaded, declared, vectors)
 
     def _load(self, source: str) -> LM:
         from trimtab.policies.lm import LM

@@ -26,6 +26,7 @@ from trimtab.cli.options import (
     Searched,
     Seed,
     Threshold,
+    Vectors,
     Weight,
     knob_values,
     pairs,
@@ -44,6 +45,7 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
     task: Annotated[Task, typer.Argument(help="What to evaluate.")],
     policies: Annotated[list[str], typer.Argument(help="Policy files or expressions; their base is added.")],
     model: Models = None,
+    vector: Vectors = None,
     knob: Knobs = None,
     judge: Annotated[list[str] | None, typer.Option(help="rt, vader, or module:function; may be repeated.")] = None,
     reward: Annotated[str | None, typer.Option(help="What the guides were trained on.")] = None,
@@ -75,7 +77,8 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
     trained_on = load_reward(reward or sentiment.REWARD, progress=talk.note)
     judges = [load_judge(name, progress=talk.note) for name in judge or sentiment.JUDGES]
     sources, values = pairs(model or [], "--model"), knob_values(knob or [])
-    asked = [Asked.read(text, sources, dtype=dtype, device=device) for text in policies]
+    added = pairs(vector or [], "--vector")
+    asked = [Asked.read(text, sources, added, dtype=dtype, device=device) for text in policies]
     flags = {
         "value": value,
         "beams": beams,

@@ -26,6 +26,7 @@ from trimtab.cli.options import (
     Searched,
     Seed,
     Threshold,
+    Vectors,
     Weight,
     build_draft,
     knob_values,
@@ -39,6 +40,7 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     policy: Annotated[str, typer.Argument(help='A policy file (.yaml) or an expression: "base * guide^1.5"')],
     prompts: Annotated[list[str] | None, typer.Argument(help="Texts to continue; - or none reads lines.")] = None,
     model: Models = None,
+    vector: Vectors = None,
     knob: Knobs = None,
     n: Annotated[int, typer.Option("-n", help="Answers a prompt.")] = 1,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
@@ -72,7 +74,7 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     texts = _prompts(prompts or ["-"])
     knobs = knob_values(knob or [])
     models = pairs(model or [], "--model")
-    asked = Asked.read(policy, models, dtype=dtype, device=device)
+    asked = Asked.read(policy, models, pairs(vector or [], "--vector"), dtype=dtype, device=device)
     options = {
         "value": value,
         "beams": beams,

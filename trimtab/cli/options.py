@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Seed = Annotated[int | None, typer.Option(help="Of everything random; the same seed gives the same result.")]
+Vectors = Annotated[
+    list[str] | None, typer.Option("--vector", help="A vector in the expression: medical=vectors/medical")
+]
 Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="A name in the expression: base=smollm2-135m")]
 Knobs = Annotated[list[str] | None, typer.Option("--knob", "-k", help="A knob's value: strength=1.5")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: auto, float32, bfloat16, float16.")]
@@ -50,6 +53,8 @@ Weight = Annotated[float | None, typer.Option(help="Of the value in args, fudge,
 
 SUFFIXES = (".yaml", ".yml")
 
+_EXAMPLES = {"--model": "base=smollm2-135m", "--vector": "medical=vectors/medical", "--knob": "strength=1.5"}
+
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     """Read ``name=value`` texts.
@@ -68,7 +73,7 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
             raise ConfigError(
                 given=f"{option} {text}",
                 expected=f"{option} name=value, each name once, of letters, digits and _",
-                hint=f"for instance {option} {'base=smollm2-135m' if option == '--model' else 'strength=1.5'}",
+                hint=f"for instance {option} {_EXAMPLES[option]}",
             )
         found[name] = value
     return found

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trimtab.errors import PolicyError, PromptError
+from trimtab.errors import PolicyError, PromptError, UsageError
 from trimtab.policies.knob import Knob, KnobValues, Scalar
 from trimtab.policies.state import Host, State
+from trimtab.policies.vector import Linear
 from trimtab.policies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -234,6 +235,22 @@ class Leaf(Policy):
     @abstractmethod
     def context_length(self) -> int | None:
         """Longest sequence it can read, in tokens of the request, or None for no limit."""
+
+    def __add__(self, other: Linear) -> Leaf:
+        """Add vectors to its weights; adding nothing gives itself.
+
+        Raises:
+            UsageError: it has no weights.
+        """
+        if not isinstance(other, Linear):
+            return NotImplemented
+        if other.terms():
+            raise UsageError(
+                given=f"the vector {other}, added to {self.name}, which has no weights",
+                expected="an LM",
+                hint="write (base + 0.7 * vector), where base is a model",
+            )
+        return self
 
     def steps_like(self, other: Leaf) -> bool:
         """Return whether rows of both, once prefilled, are stepped alike and so can be joined."""

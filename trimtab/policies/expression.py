@@ -1,9 +1,10 @@
 """Text to policy: ``base * (tuned / untuned)^beta`` becomes the same objects as the Python operators give.
 
-    policy   = factor {("*" | "/") factor}
+    policy   = factor {("*" | "/") factor} | model {("+" | "-") change}
     factor   = atom [("^" | "**") exponent]
     atom     = model | "(" policy ")" | "within(" policy "," number ["," policy] ")"
              | "plausible(" policy "," number ["," policy] ")" | "mix(" scalar "," policy {"," scalar "," policy} ")"
+    change   = exponent {"*" exponent}, one of the exponents a vector in its place
     scalar   = exponent {"*" exponent} {("+" | "-") exponent {"*" exponent}}
     exponent = ["+" | "-"] (number | knob | "(" scalar ")")
 
@@ -17,20 +18,23 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TypeVar
 
 from trimtab.errors import ExpressionError
-from trimtab.policies.base import Policy
+from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import Exponent, Knob
 from trimtab.policies.mixture import mix
 from trimtab.policies.support import plausible, within
+from trimtab.policies.vector import Linear
 
 MAX_LENGTH = 10_000
 """Longest expression, in characters."""
 
 MAX_DEPTH = 50
 """Deepest nesting of brackets."""
+
+_SUM = "(base + 0.7 * vector) * guide"
 
 FUNCTIONS = ("within", "plausible", "mix")
 
@@ -41,13 +45,19 @@ _PATTERN = re.compile(
 _T = TypeVar("_T")
 
 
-def parse(text: str, models: Mapping[str, Policy], knobs: Mapping[str, Knob] | None = None) -> Policy:
+def parse(
+    text: str,
+    models: Mapping[str, Policy],
+    knobs: Mapping[str, Knob] | None = None,
+    vectors: Mapping[str, Linear] | None = None,
+) -> Policy:
     """Read a policy expression.
 
     Args:
         text: for instance ``base * guide^strength``.
         models: what its policy names stand for.
         knobs: what its knob names stand for.
+        vectors: what its vector names stand for; they are added to models.
 
     Returns:
         The policy that the same Python operators give.
@@ -57,6 +67,7 @@ def parse(text: str, models: Mapping[str, Policy], knobs: Mapping[str, Knob] | N
         ConfigError: a number of within(...) or plausible(...) is out of its range.
         VocabularyError: the policies speak different tokens.
         KnobError: an exponent is too large to multiply out.
+        ModelError: a vector was taken from other weights than those it is added to.
 
     Example:
         >>> from trimtab.policies.toy import Table
@@ -75,11 +86,11 @@ def parse(text: str, models: Mapping[str, Policy], knobs: Mapping[str, Knob] | N
         expected: one of the models base, guide
         try: did you mean 'guide'?
     """
-    return _Parser(text, models, knobs or {}).whole()
+    return _Parser(text, models, knobs or {}, vectors or {}).whole()
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return the model and knob names an expression mentions, each once, in order.
+    """Return the model, knob and vector names an expression mentions, each once, in order.
 
     Raises:
         ExpressionError: the text is too long, or holds a character that no expression has.
@@ -129,15 +140,18 @@ def _tokens(text: str) -> list[_Token]:
 class _Parser:
     """Recursive descent; each method reads what the grammar's line of its name says."""
 
-    def __init__(self, text: str, models: Mapping[str, Policy], knobs: Mapping[str, Knob]) -> None:
-        both = sorted(set(models) & set(knobs))
-        if both:
-            raise ExpressionError(
-                given=f"a model and a knob both named {both[0]!r}",
-                expected="different names",
-                hint="rename the knob",
-            )
-        self.text, self.models, self.knobs = text, models, knobs
+    def __init__(
+        self, text: str, models: Mapping[str, Policy], knobs: Mapping[str, Knob], vectors: Mapping[str, Linear]
+    ) -> None:
+        kinds = {"model": models, "vector": vectors, "knob": knobs}
+        for (first, one), (second, other) in combinations(kinds.items(), 2):
+            if both := sorted(set(one) & set(other)):
+                raise ExpressionError(
+                    given=f"a {first} and a {second} both named {both[0]!r}",
+                    expected="different names",
+                    hint=f"rename the {second}",
+                )
+        self.text, self.models, self.knobs, self.vectors = text, models, knobs, vectors
         self.tokens, self.place, self.depth = _tokens(text), 0, 0
 
     @property
@@ -175,7 +189,34 @@ class _Parser:
         policy = self.factor()
         while self.next.kind in ("*", "/"):
             policy = policy * self.factor() if self.take().kind == "*" else policy / self.factor()
+        while self.next.kind in ("+", "-"):
+            if not isinstance(policy, Leaf):
+                raise self.unexpected(
+                    "* or / and another factor, or the end", "vectors are added to one model: " + _SUM
+                )
+            sign = 1.0 if self.take().kind == "+" else -1.0
+            policy = policy + sign * self.change()
+        if self.next.kind in ("*", "/") and isinstance(policy, Leaf):
+            raise self.unexpected("+ or - and another vector, or the end", "write " + _SUM)
         return policy
+
+    def change(self) -> Linear:
+        vector: Linear | None = None
+        amount = Exponent.of(1.0)
+        while True:
+            token = self.next
+            if token.kind == "name" and token.text in self.vectors and vector is None:
+                vector = self.vectors[self.take().text]
+            elif token.kind == "name" and not {token.text} & {*self.knobs, *self.models, *self.vectors}:
+                raise self.unknown("vector", self.vectors)
+            else:
+                amount = amount * self.exponent()
+            if self.next.kind != "*":
+                break
+            self.take()
+        if vector is None:
+            raise self.unexpected("* and a vector", "numbers are added to nothing: " + _SUM)
+        return amount * vector
 
     def factor(self) -> Policy:
         policy = self.atom()
@@ -200,6 +241,12 @@ class _Parser:
                     f"the knob {token.text!r} where a model belongs",
                     "a model name, within(...), plausible(...), mix(...) or an opening bracket",
                     f"knobs are exponents: policy^{token.text}",
+                )
+            if token.text in self.vectors:
+                raise self.error(
+                    f"the vector {token.text!r} where a model belongs",
+                    "a model name, within(...), plausible(...), mix(...) or an opening bracket",
+                    f"vectors are added to models: {_SUM}",
                 )
             raise self.unknown("model", self.models)
         if token.kind in ("number", "+", "-"):
@@ -272,6 +319,12 @@ class _Parser:
                 "a number, a knob, or a bracket with + - * of them",
                 "models multiply as factors: base * guide^1.5",
             )
+        if token.text in self.vectors:
+            raise self.error(
+                f"the vector {token.text!r} where a number or a knob belongs",
+                "a number, a knob, or a bracket with + - * of them",
+                f"each vector is added by itself: {_SUM}",
+            )
         if token.text.lower() in ("nan", "inf", "infinity"):
             raise self.error(f"the number {token.text}", "a finite number")
         raise self.unknown("knob", self.knobs)
@@ -292,7 +345,11 @@ class _Parser:
     def unknown(self, kind: str, known: Iterable[str]) -> ExpressionError:
         listed = sorted(known)
         close = difflib.get_close_matches(self.next.text[:100], listed, n=1)
-        declare = {"model": "declare it under models:, or with --model name=source", "knob": "declare it under knobs:"}
+        declare = {
+            "model": "declare it under models:, or with --model name=source",
+            "knob": "declare it under knobs:",
+            "vector": "declare it under vectors:, or with --vector name=folder",
+        }
         return self.error(
             f"the unknown {kind} {self.next.text[:100]!r}",
             f"one of the {kind}s {', '.join(listed[:20])}" if listed else f"no {kind} name: none is declared",

@@ -3,9 +3,12 @@
     models:
       base: smollm2-135m
       guide: runs/positive/guide
+    vectors:
+      medical: vectors/medical
     knobs:
       strength: {default: 1.0, min: 0.0, max: 3.0}
-    policy: base * guide^strength
+      care: {default: 0.7, min: -1.0, max: 2.0}
+    policy: (base + care * medical) * guide^strength
     decoding: {temperature: 0.7, top_p: 0.95, max_new_tokens: 64}
     search: {method: chunk_beam, value: guide / base, beams: 4, branches: 4, chunk: 5}
 
@@ -29,6 +32,8 @@ from trimtab.policies.expression import names, parse
 from trimtab.policies.knob import Knob
 from trimtab.policies.search_settings import SearchSettings, check_pair
 from trimtab.policies.toy import Table
+from trimtab.policies.vector import Combination
+from trimtab.policies.vector_folder import load_vector
 
 if TYPE_CHECKING:
     from trimtab.policies.lm import LM
@@ -113,6 +118,7 @@ class PolicyFile(_Section):
 
     Args:
         models: name in the expression to source.
+        vectors: name in the expression to folder.
         knobs: name in the expression to default and range.
         policy: the expression.
         decoding: how answers are sampled.
@@ -126,6 +132,7 @@ class PolicyFile(_Section):
     """
 
     models: dict[Name, ModelSource] = Field(min_length=1)
+    vectors: dict[Name, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     knobs: dict[Name, KnobRange] = Field(default_factory=dict)
     policy: str
     decoding: Decoding = Field(default_factory=Decoding)
@@ -139,14 +146,18 @@ class PolicyFile(_Section):
 
         Raises:
             ExpressionError: the expression cannot be read, or mentions what the file does not declare.
-            ModelError: a model cannot be loaded, or has no chat template for a system prompt.
+            ModelError: a model or a vector cannot be loaded, a model has no chat template for a system prompt, or a
+                vector was taken from other weights.
             VocabularyError: the models speak different tokens.
         """
         self._dry_run()
         needed = {name: model for name, model in self.models.items() if name in names(self.policy)}
         loaded = {source: load(source) for source in dict.fromkeys(model.source for model in needed.values())}
         models = {name: _with_view(loaded[model.source], model) for name, model in needed.items()}
-        return parse(self.policy, models, self._knobs())
+        vectors = {
+            name: load_vector(folder, label=name) for name, folder in self.vectors.items() if name in names(self.policy)
+        }
+        return parse(self.policy, models, self._knobs(), vectors)
 
     def lm(self, name: str, load: Callable[[str], LM]) -> LM:
         """Load one of the models with its view, equal to the leaf that the policy has of it, or any other source.
@@ -174,7 +185,8 @@ class PolicyFile(_Section):
 
     def _dry_run(self) -> None:
         """Find the mistakes in the expression that need no model, with a table in the place of each."""
-        parse(self.policy, {name: Table.of({"": {"a": 1.0}}, name=name) for name in self.models}, self._knobs())
+        models = {name: Table.of({"": {"a": 1.0}}, name=name) for name in self.models}
+        parse(self.policy, models, self._knobs(), dict.fromkeys(self.vectors, Combination()))
 
     def _check_value(self) -> None:
         """Find a pair of which one is no model."""
@@ -193,8 +205,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 def read_policy_file(path: str | Path) -> PolicyFile:
     """Read a policy file and check all that needs no model.
 
-    Sources, and the value of a search, that exist as paths relative to the file become absolute paths; all others are
-    left as they are.
+    Sources, vectors, and the value of a search, that exist as paths relative to the file become absolute paths; all
+    others are left as they are.
 
     Args:
         path: the YAML file.
@@ -219,10 +231,11 @@ def read_policy_file(path: str | Path) -> PolicyFile:
         name: model.model_copy(update={"source": _resolved(model.source, path.parent)})
         for name, model in file.models.items()
     }
+    vectors = {name: _resolved(folder, path.parent) for name, folder in file.vectors.items()}
     search = file.search
     if search is not None and search.value not in models:
         search = search.model_copy(update={"value": _resolved(search.value, path.parent)})
-    return file.model_copy(update={"models": models, "search": search})
+    return file.model_copy(update={"models": models, "vectors": vectors, "search": search})
 
 
 def write_policy_file(path: str | Path, file: PolicyFile) -> None:
