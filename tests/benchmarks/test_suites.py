@@ -11,6 +11,7 @@ ASKED = {
     "fused": ["<= 1.35", "<= 1.7", "<= 1.55", ">= 2", ">= 1.6", ">= 1", ">= 1", "<= 0.1"],
     "search": [">= 4", "<= 1.25", "<= 1.02"],
     "knobs": ["<= 1.05", "<= 1.05"],
+    "vectors": ["<= 1.5", "<= 1"],
     "prefill": ["<= 1.15"],
 }
 
@@ -30,7 +31,7 @@ def test_a_suite_measures_what_was_asked(bench, name):
 def test_suites_are_picked_by_name_and_all_by_none():
     assert pick([]) == list(SUITES)
     assert [suite.name for suite in pick(["knobs", "decode", "knobs"])] == ["knobs", "decode"]
-    with pytest.raises(UsageError, match="decode, fused, speculative, search, knobs, prefill"):
+    with pytest.raises(UsageError, match="decode, fused, speculative, search, knobs, vectors, prefill"):
         pick(["knobs", "speed"])
 
 

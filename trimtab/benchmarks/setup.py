@@ -23,6 +23,7 @@ from trimtab.decoding.sampling import Sampling
 from trimtab.errors import ConfigError
 from trimtab.policies.base import Policy
 from trimtab.policies.lm import LM
+from trimtab.policies.vector import LowRank, Origin, Vector
 
 GUIDE_LAYERS = 8
 RANK = 16
@@ -115,6 +116,20 @@ class Setup:
     def second_lora(self) -> LM:
         """Another one."""
         return _with_lora(self.base, self.seed + 1, lambda: _random_lora(self.plain, self.seed + 1))
+
+    def vector(self, number: int) -> Vector:
+        """Return one of several random low-rank vectors on all linear layers."""
+        prefix = "base_model.model."
+        weights = _random_lora(self.plain, self.seed + number)
+        factors = {
+            name.removeprefix(prefix).removesuffix(".lora_A.weight"): LowRank(
+                down, weights[name.replace("lora_A", "lora_B")]
+            )
+            for name, down in weights.items()
+            if ".lora_A." in name
+        }
+        trunk = self.base.trunk
+        return Vector(factors, {}, Origin(trunk.identity, trunk.source), f"vector{number}")
 
     @cached_property
     def guide(self) -> LM:

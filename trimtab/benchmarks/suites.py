@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from trimtab.benchmarks import decode, fused, knobs, prefill, search, speculative
+from trimtab.benchmarks import decode, fused, knobs, prefill, search, speculative, vectors
 from trimtab.benchmarks.measure import Measure
 from trimtab.benchmarks.setup import Setup
 from trimtab.errors import UsageError
@@ -32,6 +32,7 @@ SUITES = (
     Suite("speculative", "speculative over plain decoding, and what was predicted", speculative.suite),
     Suite("search", "chunk search over repeated prompts and re-encoded texts", search.suite),
     Suite("knobs", "rows with their own knob values over rows with one", knobs.suite),
+    Suite("vectors", "rows with their own coefficients of vectors over the base", vectors.suite),
     Suite("prefill", "many answers to a long prompt over one", prefill.suite),
 )
 
