@@ -59,6 +59,32 @@ def test_broken_files_are_refused(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
+def test_lines_of_jsonl_end_at_line_feeds_alone(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes('{"prompt": "one\u2028line\x85"}\r\n{"prompt": "two"}\n'.encode())
+    assert [row["prompt"] for row in read(path)] == ["one\u2028line\x85", "two"]
+
+
+def test_a_line_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_bytes(b"one\ntw\xff\n")
+    with pytest.raises(ConfigError, match="line 2") as error:
+        read(path)
+    assert "byte 3" in error.value.given and "UTF-8" in error.value.expected
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "p.txt"
+    path.write_text("one\n")
+
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_bytes", denied)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        read(path)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         read(tmp_path / "nowhere.jsonl")

@@ -74,9 +74,7 @@ def _file(path: Path, text_column: str) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix == ".parquet":
         yield from enumerate(_parquet(path), 1)
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         if path.suffix == ".txt":
             yield number, {text_column: line}
             continue
@@ -95,6 +93,30 @@ def _file(path: Path, text_column: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 hint="wrap the text in an object",
             )
         yield number, row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of the lines that are not blank."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            given=f"the data file {path} ({error.strerror})",
+            expected="a file that can be read",
+            hint="check its rights",
+        ) from error
+    # Bytes end their lines at line feeds alone; texts also at U+2028 and others, which JSON strings may hold.
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                given=f"{path}, line {number}: {error.reason} at byte {error.start + 1}",
+                expected="UTF-8 text",
+                hint="save the file as UTF-8",
+            ) from error
+        if text.strip():
+            yield number, text
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
