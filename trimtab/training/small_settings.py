@@ -169,12 +169,12 @@ class ValueSettings(SmallSettings):
         head: "factored" ties the head to the token embeddings, so that it says something of tokens it has rarely
             seen; "free" has a row of its own for every token.
         target: what a prefix is regressed on: "fudge" (the answer's reward), "td" (TD(lambda)), "cd_q" (the expected
-            value of the next token under the policy that wrote the answers), "monte_carlo" (the mean reward of fresh
+            value of the next token under the policy that writes the answers), "monte_carlo" (the mean reward of fresh
             continuations).
         decay: lambda of TD(lambda).
         cuts: of "monte_carlo": prefixes an answer.
         continuations: of "monte_carlo": continuations a prefix.
-        rounds: with more than one, later rounds learn from answers of the policy that the value guides.
+        rounds: with more than one, later rounds also learn from answers of the policy that the value guides.
         strength: exponent of the value in later rounds.
     """
 
@@ -187,3 +187,12 @@ class ValueSettings(SmallSettings):
     rounds: int = Field(1, ge=1)
     strength: float = Field(1.0, gt=0)
     output: Path = Path("runs/value")
+
+    @model_validator(mode="after")
+    def _policy_is_known(self) -> ValueSettings:
+        if self.answers.source != "sampled" and (self.rounds > 1 or self.target in ("cd_q", "monte_carlo")):
+            raise ValueError(
+                "answers.source 'sampled' for the targets cd_q and monte_carlo and for more than one round, which ask "
+                "the policy that writes the answers; or the target fudge or td"
+            )
+        return self
