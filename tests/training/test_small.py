@@ -175,13 +175,19 @@ def test_a_value_learns_what_prefixes_are_worth(common, answers, head, target):
     assert float(logits[ids[1]] - logits[ids[0]]) == pytest.approx(1 / 3, abs=0.1)
 
 
-@pytest.mark.parametrize("target", ["cd_q", "monte_carlo"])
-def test_values_of_sampled_answers(common, tmp_path, monkeypatch, target):
+@pytest.fixture
+def share_reward(tmp_path, monkeypatch):
+    """A reward of one's own: the share of w3 among the words."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "share_reward.py").write_text(
         "def share(prompts, completions, **columns):\n"
         "    return [text.split().count('w3') / max(1, len(text.split())) for text in completions]\n"
     )
+    return "share_reward:share"
+
+
+@pytest.mark.parametrize("target", ["cd_q", "monte_carlo"])
+def test_values_of_sampled_answers(common, tmp_path, share_reward, target):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("".join(f"w{i} w{j}\n" for i in range(6) for j in range(4)))
     config = {
@@ -195,7 +201,7 @@ def test_values_of_sampled_answers(common, tmp_path, monkeypatch, target):
             "prompts": {"source": str(prompts)},
             "n": 4,
             "rollout": {"max_new_tokens": 4, "min_new_tokens": 4},
-            "reward": "share_reward:share",
+            "reward": share_reward,
         },
     }
     outcome = train_value(ValueSettings.of(config))
@@ -207,6 +213,15 @@ def test_values_of_sampled_answers(common, tmp_path, monkeypatch, target):
         for each in (policy, guided)
     )
     assert sum(steered) > 1.5 * sum(plain)
+
+
+def test_cd_q_asks_the_policy_in_the_policys_own_precision(common, tmp_path, share_reward):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("w1\nw2\n")
+    answers = {"prompts": {"source": str(prompts)}, "rollout": {"max_new_tokens": 4}, "reward": share_reward}
+    settings = ValueSettings.of({**common, "dtype": "auto", "target": "cd_q", "epochs": 1, "answers": answers})
+    assert settings.in_bfloat16  # over a policy in float32, as its folder is
+    assert set(train_value(settings).numbers) >= {"squared_error"}
 
 
 def test_places_of_answers_in_padded_sequences():

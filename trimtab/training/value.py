@@ -188,8 +188,9 @@ class _Teacher:
         """Return the expected value of each token before it is known, (B, T), under the policy that wrote answers."""
         assert self._policy is not None
         tokens = Block.of([lesson.rollout.completion for lesson in lessons]).tokens
-        first, state = self._policy.init([lesson.rollout.prompt for lesson in lessons])
-        rest, _ = self._policy.step(state, tokens[:, :-1])
+        with torch.autocast(self._device.type, enabled=False):  # of the value alone; policies choose their own dtypes
+            first, state = self._policy.init([lesson.rollout.prompt for lesson in lessons])
+            rest, _ = self._policy.step(state, tokens[:, :-1])
         log_probs = torch.cat([first.unsqueeze(1), rest], 1).to(self._device)
         every = hidden @ self._head.matrix()[: log_probs.shape[2]].T
         return expected_values(every, log_probs)
