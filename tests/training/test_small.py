@@ -257,6 +257,7 @@ def test_whole_prompts_are_held_out():
         (ValueSettings, {"answers": {"source": "a.jsonl"}, "target": "monte_carlo"}, "sampled"),
         (ValueSettings, {"answers": {"source": "a.jsonl"}, "rounds": 2}, "sampled"),
         (SFTSettings, {"layer": 3}, "layer"),
+        (SFTSettings, {"layers": 1}, "'full' with layers"),
         (SFTSettings, {"learning_rate": math.nan}, "learning_rate"),
     ],
 )

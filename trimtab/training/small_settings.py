@@ -128,6 +128,12 @@ class SFTSettings(SmallSettings):
     max_tokens: int = Field(128, ge=2)
     output: Path = Path("runs/sft")
 
+    @model_validator(mode="after")
+    def _shallow_models_are_whole(self) -> SFTSettings:
+        if self.layers is not None and self.adapter.kind != "full":
+            raise ValueError("adapter.kind 'full' with layers: an adapter would be loaded on all layers of its base")
+        return self
+
 
 class PreferenceSettings(SmallSettings):
     """Preference optimisation with DPO or IPO.
