@@ -13,9 +13,9 @@ from trimtab.errors import ConfigError
 
 
 class Section(BaseModel):
-    """Settings that refuse unknown names and cannot change."""
+    """Settings that refuse unknown names and numbers that are not finite, and cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AdapterShape(Section):
@@ -45,7 +45,7 @@ class RunSettings(Section):
     """
 
     output: Path = Path("runs/guide")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
 
@@ -72,7 +72,7 @@ class RunSettings(Section):
             name = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise ConfigError(
                 given=f"{name} = {first['input']!r} in {where}",
-                expected=first["msg"],
+                expected=first["msg"].removeprefix("Value error, "),
                 hint=f"the settings are {', '.join(cls.model_fields)}"
                 if first["type"] == "extra_forbidden"
                 else "change it in the file or with --set",
