@@ -276,6 +276,31 @@ def test_rewards_that_are_no_numbers_are_refused(common, tmp_path):
         train_value(ValueSettings.of({**common, "answers": {"source": str(path)}}))
 
 
+def test_a_setting_that_trl_cannot_take_leaves_the_old_run_alone(common, pairs):
+    settings = PreferenceSettings.of({**common, "epochs": 1, "pairs": {"source": str(pairs), "limit": 8}})
+    outcome = train_preference("dpo", settings)
+    with pytest.raises(ConfigError, match="micro_rows"):
+        train_preference("dpo", settings.model_copy(update={"micro_rows": 3}), overwrite=True)
+    assert LM.load(outcome.folder)
+
+
+@pytest.mark.parametrize("taken", ["folder", "file"])
+@pytest.mark.parametrize("train", [train_value, train_genarm])
+def test_a_taken_folder_is_refused_before_answers_are_sampled(common, tmp_path, train, taken):
+    if taken == "file":
+        (tmp_path / "run").write_text("of somebody else\n")
+    else:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "notes.txt").write_text("of somebody else\n")
+    answers = {"prompts": {"source": str(tmp_path / "nowhere.txt")}}
+    if train is train_value:
+        settings = ValueSettings.of({**common, "answers": answers})
+    else:
+        settings = GenARMSettings.of({**common, "pairs": {"answers": answers}})
+    with pytest.raises(ConfigError, match="the run folder"):
+        train(settings)
+
+
 def test_what_trl_trains_cannot_be_resumed(common, pairs):
     with pytest.raises(ConfigError, match="pickled"):
         train_preference("dpo", PreferenceSettings.of({**common, "pairs": {"source": str(pairs)}}), resume=True)

@@ -14,7 +14,7 @@ from trimtab.training.fit import fit
 from trimtab.training.log import OnStep
 from trimtab.training.outcome import Outcome
 from trimtab.training.pairs import Pair, pair_groups, preference_pairs
-from trimtab.training.run_folder import open_run
+from trimtab.training.run_folder import check_run, open_run
 from trimtab.training.small import Small, card, split_off
 from trimtab.training.small_settings import GenARMSettings
 
@@ -54,6 +54,7 @@ def train_genarm(
 
     Reference: Xu et al. (2025), GenARM: Reward Guided Generation with Autoregressive Reward Model.
     """
+    check_run(settings, resume=resume, overwrite=overwrite)  # before answers are sampled, which takes a while
     small = Small.load(settings)
     policy = writer(settings.pairs.answers, settings) if settings.pairs.source == "sampled" else None
     pairs = preference_pairs(settings.pairs, policy, small.vocabulary, seed=settings.seed, progress=progress)

@@ -16,7 +16,7 @@ from trimtab.training.answers import writer
 from trimtab.training.log import Log, OnStep
 from trimtab.training.outcome import Outcome
 from trimtab.training.pairs import Pair, pair_groups, preference_pairs
-from trimtab.training.run_folder import open_run
+from trimtab.training.run_folder import check_run, open_run
 from trimtab.training.small import Small, card, split_off
 from trimtab.training.small_settings import PreferenceSettings
 from trimtab.training.trl_run import refuse_resume, report_to, trl_arguments
@@ -67,6 +67,8 @@ def train_preference(
     Paradigm to Understand Learning from Human Preferences. IPO's means over tokens are TRL's.
     """
     refuse_resume(resume)
+    check_run(settings, resume=False, overwrite=overwrite)
+    arguments = trl_arguments(settings)
     small = Small.load(settings)
     policy = writer(settings.pairs.answers, settings) if settings.pairs.source == "sampled" else None
     pairs = preference_pairs(settings.pairs, policy, small.vocabulary, seed=settings.seed, progress=progress)
@@ -78,7 +80,7 @@ def train_preference(
         trainer = _TokenPairs(
             model=small.model.unload(),
             peft_config=small.model.peft_config["default"],
-            args=DPOConfig(**trl_arguments(settings), loss_type=[loss], beta=settings.beta, max_length=None),
+            args=DPOConfig(**arguments, loss_type=[loss], beta=settings.beta, max_length=None),
             train_dataset=_dataset([pairs[i] for i in training]),
             eval_dataset=_dataset([pairs[i] for i in held]) if held else None,
             processing_class=small.vocabulary.tokenizer,

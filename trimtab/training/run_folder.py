@@ -14,17 +14,22 @@ CONFIG = "config.yaml"
 _MAY_CHANGE = ("steps", "checkpoint_every", "output", "micro_rows")
 
 
-def open_run(config: RunSettings, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder, or check that it may be continued or replaced.
+def check_run(config: RunSettings, *, resume: bool, overwrite: bool) -> None:
+    """Check that the run folder may be made, continued or replaced, and leave it as it is.
 
     Raises:
-        ConfigError: the folder is taken, there is nothing to resume, the run was started with other settings, or the
-            folder cannot be written to.
+        ConfigError: the folder is taken, there is nothing to resume, or the run was started with other settings.
     """
     folder = config.output
     stored = folder / CONFIG
     if resume:
         _check_same(config, stored)
+    elif folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            given=f"the run folder {folder}, which is a file",
+            expected="a folder",
+            hint="choose another with --set output=...",
+        )
     elif folder.exists() and any(folder.iterdir()):
         if not overwrite:
             raise ConfigError(
@@ -38,6 +43,18 @@ def open_run(config: RunSettings, *, resume: bool, overwrite: bool) -> None:
                 expected=f"a folder with {CONFIG}",
                 hint="choose another folder; only runs are replaced",
             )
+
+
+def open_run(config: RunSettings, *, resume: bool, overwrite: bool) -> None:
+    """Make the run folder; what it replaces is lost.
+
+    Raises:
+        ConfigError: see :func:`check_run`, or the folder cannot be written to.
+    """
+    check_run(config, resume=resume, overwrite=overwrite)
+    folder = config.output
+    stored = folder / CONFIG
+    if stored.is_file() and not resume:
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

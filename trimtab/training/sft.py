@@ -13,7 +13,7 @@ from trimtab.policies.write_folder import write_folder
 from trimtab.training.log import Log, OnStep
 from trimtab.training.outcome import Outcome
 from trimtab.training.rows import read_rows, text_of
-from trimtab.training.run_folder import open_run
+from trimtab.training.run_folder import check_run, open_run
 from trimtab.training.small import Small, card
 from trimtab.training.small_settings import SFTSettings, TextsSettings
 from trimtab.training.trl_run import refuse_resume, report_to, trl_arguments
@@ -51,6 +51,8 @@ def train_sft(
     from trl import SFTConfig, SFTTrainer
 
     refuse_resume(resume)
+    check_run(settings, resume=False, overwrite=overwrite)
+    arguments = trl_arguments(settings)
     texts = read_texts(settings.texts)
     small = Small.load(settings, layers=settings.layers)
     blocks = text_blocks(small, texts, settings.max_tokens)
@@ -61,7 +63,7 @@ def train_sft(
     with Log(settings.output, 0) as log, quiet_transformers(), quiet_peft():
         trainer = SFTTrainer(
             model=small.model,
-            args=SFTConfig(**trl_arguments(settings), dataset_kwargs={"skip_prepare_dataset": True}, max_length=None),
+            args=SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None),
             train_dataset=Dataset.from_list(train),
             eval_dataset=Dataset.from_list(rest) if rest else None,
             processing_class=small.vocabulary.tokenizer,

@@ -22,7 +22,7 @@ from trimtab.training.fit import fit
 from trimtab.training.log import OnStep
 from trimtab.training.outcome import Outcome
 from trimtab.training.rollouts import Block, Rollout
-from trimtab.training.run_folder import open_run
+from trimtab.training.run_folder import check_run, open_run
 from trimtab.training.small import Sequences, Small, card, save_model, split_off
 from trimtab.training.small_settings import ValueSettings
 from trimtab.training.value_head import Head, new_head
@@ -76,6 +76,7 @@ def train_value(
     (2024), Value Augmented Sampling (TD); Liu et al. (2024), Integrated Value Guidance (the head), and Liu et al.
     (2025), Iterative Value Refinement (``rounds``). Deviations: the factored head, and squared errors throughout.
     """
+    check_run(settings, resume=resume, overwrite=overwrite)  # before answers are sampled, which takes a while
     small = Small.load(settings)
     policy = writer(settings.answers, settings) if settings.answers.source == "sampled" else None
     first = scored_answers(settings.answers, policy, small.vocabulary, seed=settings.seed, progress=progress)
