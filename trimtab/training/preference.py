@@ -75,6 +75,9 @@ def train_preference(
     open_run(settings, resume=False, overwrite=overwrite)
     training, held = split_off(pair_groups(pairs), settings.holdout)
     progress(f"{len(training)} pairs, and {len(held)} held out")
+    # TRL's accuracy is the mean of its batches', which is that of the pairs where all batches are of one size.
+    sizes = range(1, arguments["per_device_eval_batch_size"] + 1)
+    arguments["per_device_eval_batch_size"] = max(size for size in sizes if len(held) % size == 0)
     loss = {"dpo": "sigmoid", "ipo": "ipo"}[method]
     with Log(settings.output, 0) as log, quiet_transformers(), quiet_peft():
         trainer = _TokenPairs(
