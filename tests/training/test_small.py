@@ -306,6 +306,25 @@ def test_wrong_settings_are_refused(common, settings, change, message):
         settings.of({**common, **change})
 
 
+@pytest.mark.parametrize("method", ["sft", "dpo", "genarm", "value"])
+def test_what_is_longer_than_the_context_is_refused(common, tmp_path, method):
+    long = " ".join(["w1"] * 64)  # the context has 64 places; a prompt and an end come to it
+    row = {"prompt": "w2", "chosen": "w3", "rejected": long, "answer": long, "reward": 1, "text": long}
+    path = tmp_path / "rows.jsonl"
+    path.write_text((json.dumps(row) + "\n") * 2)
+    data = {"source": str(path)}
+    with pytest.raises(ConfigError, match="at most 64"):
+        if method == "sft":
+            train_sft(SFTSettings.of({**common, "texts": data, "max_tokens": 65}))
+        elif method == "dpo":
+            train_preference("dpo", PreferenceSettings.of({**common, "pairs": data}))
+        elif method == "genarm":
+            train_genarm(GenARMSettings.of({**common, "pairs": data}))
+        else:
+            train_value(ValueSettings.of({**common, "answers": data}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_rewards_that_are_no_numbers_are_refused(common, tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text('{"prompt": "w1", "answer": "w2", "reward": "high"}\n')

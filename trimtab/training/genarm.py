@@ -58,6 +58,7 @@ def train_genarm(
     small = Small.load(settings)
     policy = writer(settings.pairs.answers, settings) if settings.pairs.source == "sampled" else None
     pairs = preference_pairs(settings.pairs, policy, small.vocabulary, seed=settings.seed, progress=progress)
+    small.check_fits((*pair.prompt, *answer) for pair in pairs for answer in (pair.chosen, pair.rejected))
     open_run(settings, resume=resume, overwrite=overwrite)
     training, held = split_off(pair_groups(pairs), settings.holdout)
 

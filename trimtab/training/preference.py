@@ -72,6 +72,7 @@ def train_preference(
     small = Small.load(settings)
     policy = writer(settings.pairs.answers, settings) if settings.pairs.source == "sampled" else None
     pairs = preference_pairs(settings.pairs, policy, small.vocabulary, seed=settings.seed, progress=progress)
+    small.check_fits((*pair.prompt, *answer) for pair in pairs for answer in (pair.chosen, pair.rejected))
     open_run(settings, resume=False, overwrite=overwrite)
     training, held = split_off(pair_groups(pairs), settings.holdout)
     progress(f"{len(training)} pairs, and {len(held)} held out")

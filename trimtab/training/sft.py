@@ -56,6 +56,7 @@ def train_sft(
     texts = read_texts(settings.texts)
     small = Small.load(settings, layers=settings.layers)
     blocks = text_blocks(small, texts, settings.max_tokens)
+    small.check_fits(blocks)
     held = max(1, int(len(blocks) * settings.holdout)) if settings.holdout and len(blocks) > 1 else 0
     open_run(settings, resume=False, overwrite=overwrite)
     progress(f"{len(blocks)} blocks of {settings.max_tokens} tokens, {held} of them held out")

@@ -5,7 +5,7 @@ It is no policy yet; the folder it is saved in can be loaded as one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,24 @@ class Small:
             "base": {"source": self.source, "identity": self.identity},
             "vocabulary": self.vocabulary.fingerprint,
         }
+
+    def check_fits(self, sequences: Iterable[Sequence[int]]) -> None:
+        """Refuse what is longer than the model's context.
+
+        Args:
+            sequences: token ids, of a prompt with its answer or of a block of text.
+
+        Raises:
+            ConfigError: one of them is; the message shows its beginning.
+        """
+        limit: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = max(sequences, key=len)
+        if limit is not None and len(longest) > limit:
+            raise ConfigError(
+                given=f"{len(longest)} tokens to learn from at once, {self.vocabulary.decode(longest[:16])!r}...",
+                expected=f"at most {limit}, the context of {self.source}",
+                hint="shorten texts, prompts or answers, or start from a model with a longer context",
+            )
 
     def log_probs(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities of answers' tokens, 0 past their ends, and which are tokens; both (B, T)."""

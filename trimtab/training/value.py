@@ -80,6 +80,7 @@ def train_value(
     small = Small.load(settings)
     policy = writer(settings.answers, settings) if settings.answers.source == "sampled" else None
     first = scored_answers(settings.answers, policy, small.vocabulary, seed=settings.seed, progress=progress)
+    small.check_fits((*each.prompt, *each.completion) for each in first)
     open_run(settings, resume=resume, overwrite=overwrite)
     teacher = _Teacher(small, settings, policy, new_head(settings.head, _embeddings(small)).to(small.device))
     training, held = split_off(numbered([each.prompt for each in first]), settings.holdout)
