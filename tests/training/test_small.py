@@ -325,11 +325,36 @@ def test_what_is_longer_than_the_context_is_refused(common, tmp_path, method):
     assert not (tmp_path / "run").exists()
 
 
-def test_rewards_that_are_no_numbers_are_refused(common, tmp_path):
+@pytest.mark.parametrize("reward", ['"high"', "true", "NaN", "1" + "0" * 400, "null"])
+def test_rewards_that_are_no_numbers_are_refused(common, tmp_path, reward):
     path = tmp_path / "answers.jsonl"
-    path.write_text('{"prompt": "w1", "answer": "w2", "reward": "high"}\n')
-    with pytest.raises(ConfigError, match="row 1"):
+    rows = '{"prompt": "w1", "answer": "w3", "reward": 1}', f'{{"prompt": "w1", "answer": "w2", "reward": {reward}}}'
+    path.write_text("\n".join(rows))
+    with pytest.raises(ConfigError, match=r"row 2(.|\n)*finite"):
         train_value(ValueSettings.of({**common, "answers": {"source": str(path)}}))
+
+
+def test_answers_without_rewards_are_scored_but_for_empty_ones(common, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mean_reward.py").write_text(
+        "def mean(prompts, completions, **columns):\n"
+        "    return [text.split().count('w3') / len(text.split()) for text in completions]\n"
+    )
+    rows = [{"prompt": f"w{i}", "answer": answer} for i in range(2) for answer in ("w3 w1", " ", "w2")]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said, seen = [], []
+    settings = {"source": str(path), "reward": "mean_reward:mean"}
+    config = ValueSettings.of({**common, "epochs": 1, "holdout": 0, "answers": settings})
+    train_value(config, on_step=seen.append, progress=said.append)
+    assert "skipped 2 empty answers of 6" in said
+    assert seen[0]["loss"] == pytest.approx((0.5**2 + 0) / 2)  # of a head that values everything at 0
+
+
+def test_answers_without_prompts_are_refused(common, tmp_path):
+    (tmp_path / "answers.txt").write_text("w1\n")
+    with pytest.raises(ConfigError, match="rename the column"):
+        train_value(ValueSettings.of({**common, "answers": {"source": str(tmp_path / "answers.txt")}}))
 
 
 def test_a_setting_that_trl_cannot_take_leaves_the_old_run_alone(common, pairs):

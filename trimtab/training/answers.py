@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -63,27 +64,23 @@ def scored_answers(
 def _read(answers: AnswersSettings, vocabulary: Vocabulary, progress: Progress) -> list[Rollout]:
     """Read answers; a file that gives no rewards has its answers scored."""
     source = answers.source
-    rows = read_rows(source, answers.split, text_column="answer")
-    texts = [
-        (text_of(row, number, "prompt", source, "the file"), text_of(row, number, "answer", source, "the file"))
-        for number, row in rows
-    ]
-    given = [row.get("reward") for _, row in rows]
-    if any(value is None for value in given):
-        progress(f"scoring {len(rows)} answers")
-        rewards = score(load_reward(answers.reward), [prompt for prompt, _ in texts], [answer for _, answer in texts])
-    else:
-        rewards = [_number(value, number, source) for value, (number, _) in zip(given, rows, strict=True)]
-    found = [
-        Rollout(tuple(vocabulary.encode(prompt)), tuple(whole_answer(vocabulary, answer)), (), reward)
-        for (prompt, answer), reward in zip(texts, rewards, strict=True)
-        if answer.strip()
-    ]
-    if not found:
+    read = read_rows(source, answers.split, text_column="answer")
+    prompts, texts = ([text_of(row, number, name, source) for number, row in read] for name in ("prompt", "answer"))
+    kept = [i for i, text in enumerate(texts) if text.strip()]
+    if not kept:
         raise ConfigError(given=f"{source}, whose answers are all empty", expected="answers", hint="check the file")
-    if len(found) < len(rows):
-        progress(f"skipped {len(rows) - len(found)} empty answers of {len(rows)}")
-    return found
+    if len(kept) < len(read):
+        progress(f"skipped {len(read) - len(kept)} empty answers of {len(read)}")
+    rows, prompts, texts = [read[i] for i in kept], [prompts[i] for i in kept], [texts[i] for i in kept]
+    if any(row.get("reward") is not None for _, row in rows):
+        rewards = [_number(row.get("reward"), number, source) for number, row in rows]
+    else:
+        progress(f"scoring {len(rows)} answers")
+        rewards = score(load_reward(answers.reward), prompts, texts)
+    return [
+        Rollout(tuple(vocabulary.encode(prompt)), tuple(whole_answer(vocabulary, text)), (), reward)
+        for prompt, text, reward in zip(prompts, texts, rewards, strict=True)
+    ]
 
 
 def whole_answer(vocabulary: Vocabulary, text: str) -> list[int]:
@@ -103,8 +100,10 @@ def numbered(prompts: Sequence[tuple[int, ...]]) -> list[int]:
 
 
 def _number(value: object, row: int, source: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise ConfigError(
-            given=f"{source}, row {row}: the reward {value!r}", expected="a finite number", hint="repair that row"
+            given=f"{source}, row {row}: the reward {value!r}",
+            expected="a finite number in every row, or in none",
+            hint="repair that row, or leave all rewards out to have the answers scored",
         )
     return float(value)

@@ -34,7 +34,7 @@ def read_rows(source: str, split: str, *, text_column: str) -> list[tuple[int, d
     return rows
 
 
-def text_of(row: dict[str, Any], number: int, column: str, source: str, setting: str) -> str:
+def text_of(row: dict[str, Any], number: int, column: str, source: str, setting: str | None = None) -> str:
     """Return the text in a column of a row.
 
     Args:
@@ -42,7 +42,7 @@ def text_of(row: dict[str, Any], number: int, column: str, source: str, setting:
         number: its number.
         column: which.
         source: of the row, for messages.
-        setting: that names the column, for messages.
+        setting: that names the column, for messages, where there is one.
 
     Raises:
         ConfigError: there is no such column, or it holds no text; the message has the row's number.
@@ -51,7 +51,7 @@ def text_of(row: dict[str, Any], number: int, column: str, source: str, setting:
         raise ConfigError(
             given=f"{source}, row {number}, with the columns {sorted(row)}",
             expected=f"a column {column!r}",
-            hint=f"set {setting} to the column that is meant",
+            hint=f"set {setting} to the column that is meant" if setting else "rename the column that is meant",
         )
     if not isinstance(row[column], str):
         raise ConfigError(
