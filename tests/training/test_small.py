@@ -252,6 +252,31 @@ def test_values_of_sampled_answers(common, tmp_path, share_reward, target):
     assert sum(steered) > 1.5 * sum(plain)
 
 
+def test_rewards_hear_of_the_columns_of_prompts_also_for_continuations(common, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "topic_reward.py").write_text(
+        "def topic(prompts, completions, wanted):\n"
+        "    assert [prompt.split()[1] for prompt in prompts] == [word or 'w2' for word in wanted]\n"
+        "    return [float(word in text) for word, text in zip(map(str, wanted), completions)]\n"
+    )
+    rows = [*({"prompt": f"w1 w{i}", "wanted": f"w{i}"} for i in range(3, 7)), {"prompt": "w1 w2"}]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        **common,
+        "epochs": 1,
+        "target": "monte_carlo",
+        "rounds": 2,
+        "answers": {
+            "prompts": {"source": str(path)},
+            "n": 3,
+            "rollout": {"max_new_tokens": 4},
+            "reward": "topic_reward:topic",
+        },
+    }
+    assert "squared_error" in train_value(ValueSettings.of(config)).numbers
+
+
 def test_cd_q_asks_the_policy_in_the_policys_own_precision(common, tmp_path, share_reward):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("w1\nw2\n")

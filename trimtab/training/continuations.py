@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,18 +12,25 @@ from trimtab.decoding.pool import Pool
 from trimtab.decoding.request import Request, Row
 from trimtab.policies.base import Policy
 from trimtab.rewards import Reward, score
-from trimtab.training.rollouts import Rollout, settings_of
+from trimtab.training.rollouts import Rollout, columns_of, settings_of
 from trimtab.training.small_settings import ValueSettings
 
 
 def monte_carlo(
-    policy: Policy, rollouts: Sequence[Rollout], reward: Reward, settings: ValueSettings, *, seed: int
+    policy: Policy,
+    rollouts: Sequence[Rollout],
+    asked: Sequence[dict[str, Any]],
+    reward: Reward,
+    settings: ValueSettings,
+    *,
+    seed: int,
 ) -> list[dict[int, float]]:
     """Cut answers at random places and continue each prefix several times.
 
     Args:
         policy: who continues.
         rollouts: the answers.
+        asked: the prompt of each, with the columns that the reward receives.
         reward: scores whole answers.
         settings: cuts an answer, continuations a cut, and how they are sampled.
         seed: of cuts and sampling.
@@ -52,11 +60,11 @@ def monte_carlo(
         if row.error is not None:
             raise row.error
     owners = [cut for cut in cuts for _ in range(settings.continuations)]
-    decode = policy.vocabulary.decode
-    prompts = [decode(list(rollouts[number].prompt)) for number, _ in owners]
+    repeated = [asked[number] for number, _ in owners]
     starts = (rollouts[number].completion[:cut] for number, cut in owners)
-    answers = [decode([*start, *row.tokens]) for start, row in zip(starts, rows, strict=True)]
-    rewards = np.array(score(reward, prompts, answers) if answers else []).reshape(-1, settings.continuations)
+    answers = [policy.vocabulary.decode([*start, *row.tokens]) for start, row in zip(starts, rows, strict=True)]
+    scored = score(reward, [row["prompt"] for row in repeated], answers, columns_of(repeated))
+    rewards = np.array(scored).reshape(-1, settings.continuations)
     found = [{len(rollout.completion): rollout.reward} for rollout in rollouts]
     for (number, cut), value in zip(cuts, rewards.mean(1).tolist(), strict=True):
         found[number][cut] = value

@@ -81,13 +81,23 @@ def collect(
     # Not metered: the loss measures the KL of the same tokens.
     decoded = decode(policy, requests, settings_of(config, seed), metered=False)
     repeated = [row for row in rows for _ in range(n)]
-    columns = {name: [row[name] for row in repeated] for name in rows[0] if name != "prompt"}
     texts = [policy.vocabulary.decode(answer.tokens) for answer in decoded]
-    rewards = score(reward, [row["prompt"] for row in repeated], texts, columns)
+    rewards = score(reward, [row["prompt"] for row in repeated], texts, columns_of(repeated))
     return [
         Rollout(answer.request.prompt, tuple(answer.tokens), tuple(answer.log_probs), value)
         for answer, value in zip(decoded, rewards, strict=True)
     ]
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return all columns but the prompt, as rewards receive them; None where a row lacks one.
+
+    Example:
+        >>> columns_of([{"prompt": "A film", "topic": "x"}, {"prompt": "The film"}])
+        {'topic': ['x', None]}
+    """
+    names = dict.fromkeys(name for row in rows for name in row if name != "prompt")
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def settings_of(config: RolloutConfig, seed: int) -> Settings:

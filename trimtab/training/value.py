@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -21,6 +22,7 @@ from trimtab.training.continuations import monte_carlo
 from trimtab.training.fit import fit
 from trimtab.training.log import OnStep
 from trimtab.training.outcome import Outcome
+from trimtab.training.prompts import read_prompts
 from trimtab.training.rollouts import Block, Rollout
 from trimtab.training.run_folder import check_run, open_run
 from trimtab.training.small import Sequences, Small, card, save_model, split_off
@@ -85,6 +87,8 @@ def train_value(
     teacher = _Teacher(small, settings, policy, new_head(settings.head, _embeddings(small)).to(small.device))
     training, held = split_off(numbered([each.prompt for each in first]), settings.holdout)
     rollouts, seconds, numbers = [first[i] for i in training], 0.0, {}
+    prompts = read_prompts(settings.answers.prompts) if settings.target == "monte_carlo" else []
+    asked = [prompts[i // settings.answers.n] for i in training] if prompts else []
     folder = settings.output / "value"
     for number in range(settings.rounds):
         if number:
@@ -96,7 +100,7 @@ def train_value(
             rollouts += [again[i] for i in training]
         where = settings if number == 0 else settings.model_copy(update={"output": settings.output / f"round-{number}"})
         where.output.mkdir(parents=True, exist_ok=True)
-        lessons = teacher.lessons(rollouts, number)
+        lessons = teacher.lessons(rollouts, asked * (number + 1), number)
         seconds += fit(lessons, teacher.loss, teacher.parameters, where, resume=resume, on_step=on_step)
         teacher.write(folder, {})
         numbers = measure_value(PrefixValue.load(folder, device=settings.device), [first[i] for i in held])
@@ -125,14 +129,14 @@ class _Teacher:
             **{f"head.{name}": each for name, each in head.named_parameters()},
         }
 
-    def lessons(self, rollouts: Sequence[Rollout], number: int) -> list[Lesson]:
-        """Return what is learned in a round."""
+    def lessons(self, rollouts: Sequence[Rollout], asked: Sequence[dict[str, Any]], number: int) -> list[Lesson]:
+        """Return what is learned in a round; ``asked`` are the prompts of the answers, for "monte_carlo" alone."""
         if self._settings.target != "monte_carlo":
             return [Lesson(rollout, {}) for rollout in rollouts]
         assert self._policy is not None
         reward = load_reward(self._settings.answers.reward)
         seed = self._settings.seed + number
-        known = monte_carlo(self._policy, rollouts, reward, self._settings, seed=seed)
+        known = monte_carlo(self._policy, rollouts, asked, reward, self._settings, seed=seed)
         return [Lesson(rollout, values) for rollout, values in zip(rollouts, known, strict=True)]
 
     def loss(self, lessons: Sequence[Lesson]) -> tuple[Tensor, Mapping[str, float]]:
