@@ -161,6 +161,18 @@ def test_more_layers_than_there_are_is_refused(common):
         Small.load(SFTSettings.of(common), layers=3)
 
 
+@pytest.mark.parametrize("targets", ["q_prj", "q_proj", [], ["q_prj"], ["mlp"], ["q_proj", "norm"]])
+def test_targets_that_are_no_linear_modules_are_refused(common, targets):
+    with pytest.raises(ConfigError, match=r"adapter\.targets"):
+        Small.load(GenARMSettings.of({**common, "adapter": {"targets": targets}}))
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "lm_head"]])
+def test_targets_are_what_is_trained(common, targets):
+    small = Small.load(GenARMSettings.of({**common, "adapter": {"targets": targets}}))
+    assert len(small.parameters) == 2 * (2 * 7 if targets == "all-linear" else 3)  # two factors each
+
+
 def test_genarm_ranks_pairs_and_resumes_exactly(common, pairs, tmp_path):
     config = {**common, "pairs": {"source": str(pairs)}, "beta": 1.0, "checkpoint_every": 3}
     whole = train_genarm(GenARMSettings.of(config))

@@ -18,13 +18,15 @@ def lora_config(model: nn.Module, shape: AdapterShape, source: str) -> LoraConfi
         source: of the model, for messages.
 
     Raises:
-        ConfigError: a target is no module of the model.
+        ConfigError: a target is no linear module of the model.
     """
-    modules = {name.split(".")[-1] for name, _ in model.named_modules()}
-    if not isinstance(shape.targets, str) and (unknown := sorted(set(shape.targets) - modules)):
+    matrices = (name for name, weight in model.named_parameters(remove_duplicate=False) if weight.ndim == 2)
+    modules = {name.removesuffix(".weight").removesuffix(".base_layer").split(".")[-1] for name in matrices}
+    targets = [shape.targets] if isinstance(shape.targets, str) else shape.targets
+    if shape.targets != "all-linear" and (isinstance(shape.targets, str) or not targets or set(targets) - modules):
         raise ConfigError(
-            given=f"adapter.targets with {unknown}",
-            expected=f"names of linear modules of {source}, or all-linear",
+            given=f"adapter.targets with {sorted(set(targets) - modules) or shape.targets!r}",
+            expected=f"a list of names of linear modules of {source}, or all-linear",
             hint="use all-linear",
         )
     return LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=shape.targets, task_type="CAUSAL_LM")
