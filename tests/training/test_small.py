@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, RunError
 from trimtab.policies.lm import LM
 from trimtab.policies.policy_file import read_policy_file
 from trimtab.training.genarm import train_genarm
@@ -417,6 +417,20 @@ def test_a_taken_folder_is_refused_before_answers_are_sampled(common, tmp_path, 
         settings = GenARMSettings.of({**common, "pairs": {"answers": answers}})
     with pytest.raises(ConfigError, match="the run folder"):
         train(settings)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "genarm"])
+def test_a_run_that_diverges_is_an_error_and_leaves_no_model(common, pairs, tmp_path, method):
+    config = {**common, "learning_rate": 1e30, "warmup": 0}
+    with pytest.raises(RunError, match="finite"):
+        if method == "sft":
+            texts = {"source": str(pairs), "column": "chosen"}
+            train_sft(SFTSettings.of({**config, "texts": texts, "max_tokens": 8, "adapter": {"kind": "full"}}))
+        elif method == "dpo":
+            train_preference("dpo", PreferenceSettings.of({**config, "pairs": {"source": str(pairs)}}))
+        else:
+            train_genarm(GenARMSettings.of({**config, "pairs": {"source": str(pairs)}}))
+    assert not (tmp_path / "run" / "guide").exists()
 
 
 def test_what_trl_trains_cannot_be_resumed(common, pairs):

@@ -58,6 +58,7 @@ def train_preference(
         ConfigError: a setting or a data file is wrong, all pairs were skipped, or the run folder is taken.
         ModelError: a model cannot be loaded.
         RewardError: the reward failed.
+        RunError: the loss or its gradient is not finite.
 
     Example:
         >>> settings = PreferenceSettings(base="runs/sft/guide")

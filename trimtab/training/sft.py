@@ -42,6 +42,7 @@ def train_sft(
     Raises:
         ConfigError: a setting or a data file is wrong, or the run folder is taken.
         ModelError: the model cannot be loaded.
+        RunError: the loss or its gradient is not finite.
 
     Example:
         >>> settings = SFTSettings(base="smollm2-135m", layers=8, adapter={"kind": "full"})

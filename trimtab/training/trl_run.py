@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import fields
@@ -17,7 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, RunError
 from trimtab.training.log import Log, OnStep
 from trimtab.training.small_settings import SmallSettings
 
@@ -99,9 +100,19 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         logs: Mapping[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Take note of a training step; other messages have no loss."""
+        """Take note of a training step; other messages have no loss.
+
+        Raises:
+            RunError: the loss or its gradient is not finite.
+        """
         if logs is None or "loss" not in logs:
             return
+        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["grad_norm"])):
+            raise RunError(
+                given=f"a loss of {logs['loss']} with a gradient norm of {logs['grad_norm']}",
+                expected="finite numbers",
+                hint="lower learning_rate or use dtype=float32, and start over with --overwrite",
+            )
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         named = {_RENAMED.get(name, name.replace("/", "_")): float(value) for name, value in logs.items()}
