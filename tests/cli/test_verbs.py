@@ -163,6 +163,7 @@ def test_ctrl_c_exits_with_130_and_says_what_is_kept(trimtab, training, monkeypa
     monkeypatch.setattr("trimtab.training.trainer.train", interrupted)
     ran = trimtab("train", training)
     assert ran.code == 130 and "--resume" in ran.err and "Traceback" not in ran.err
+    assert "sft, dpo and ipo start over" in ran.err  # TRL's keep nothing
 
 
 def test_the_demo_shows_numbers_samples_and_paths(trimtab, tmp_path, monkeypatch):

@@ -69,7 +69,10 @@ def run() -> None:
     except typer.TyperException as error:
         code = _misused(error)
     if code == INTERRUPTED:
-        Console(stderr=True).print("\nstopped; a training run keeps its last whole step and goes on with --resume")
+        kept = (
+            "a training run keeps its last whole step and goes on with --resume; those of sft, dpo and ipo start over"
+        )
+        Console(stderr=True).print(f"\nstopped; {kept}")
     sys.exit(code)
 
 
