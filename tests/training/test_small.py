@@ -235,6 +235,24 @@ def share_reward(tmp_path, monkeypatch):
     return "share_reward:share"
 
 
+@pytest.mark.parametrize("method", ["dpo", "genarm"])
+def test_a_folder_names_the_reward_of_sampled_pairs_only(common, pairs, tmp_path, share_reward, method):
+    def trained(name, source):
+        config = {**common, "epochs": 1, "output": str(tmp_path / name), "pairs": source}
+        if method == "dpo":
+            folder = train_preference("dpo", PreferenceSettings.of(config)).folder
+        else:
+            folder = train_genarm(GenARMSettings.of(config)).folder
+        return json.loads((folder / "trimtab.json").read_text())["trained"]
+
+    assert "reward" not in trained("read", {"source": str(pairs), "limit": 8})
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("w1 w2\nw2 w3\nw3 w4\n")
+    rollout = {"max_new_tokens": 8}
+    sampled = {"answers": {"prompts": {"source": str(prompts)}, "n": 8, "rollout": rollout, "reward": share_reward}}
+    assert trained("sampled", sampled)["reward"] == share_reward
+
+
 @pytest.mark.parametrize("target", ["cd_q", "monte_carlo"])
 def test_values_of_sampled_answers(common, tmp_path, share_reward, target):
     prompts = tmp_path / "prompts.txt"

@@ -13,7 +13,7 @@ from trimtab.training.answers import writer
 from trimtab.training.fit import fit
 from trimtab.training.log import OnStep
 from trimtab.training.outcome import Outcome
-from trimtab.training.pairs import Pair, pair_groups, preference_pairs
+from trimtab.training.pairs import Pair, pair_groups, preference_pairs, reward_of
 from trimtab.training.run_folder import check_run, open_run
 from trimtab.training.small import Small, card, split_off
 from trimtab.training.small_settings import GenARMSettings
@@ -72,7 +72,7 @@ def train_genarm(
         **small.about,
         "tailors": {"source": settings.tailors or settings.base},
         "policy": POLICY,
-        "trained": {"method": "genarm", **settings.model_dump(mode="json"), "reward": settings.pairs.answers.reward},
+        "trained": {"method": "genarm", **settings.model_dump(mode="json"), **reward_of(settings.pairs)},
         "measured": numbers,
     }
     text = f"An autoregressive reward model; the policy is `{POLICY}`, at temperature 1 / (1 + strength)."

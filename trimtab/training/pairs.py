@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trimtab.errors import ConfigError
 from trimtab.policies.base import Policy
@@ -84,6 +85,11 @@ def pair_up(rollouts: Sequence[Rollout], margin: float) -> tuple[list[Pair], int
         if best.reward - worst.reward > margin and best.completion != worst.completion:
             found.append(Pair(prompt, best.completion, worst.completion))
     return found, len(by_prompt) - len(found)
+
+
+def reward_of(pairs: PairsSettings) -> dict[str, Any]:
+    """Return what ``trimtab.json`` says of the reward: which it was where answers were sampled, else nothing."""
+    return {"reward": pairs.answers.reward} if pairs.source == "sampled" else {}
 
 
 def pair_groups(pairs: Sequence[Pair]) -> list[int]:

@@ -15,7 +15,7 @@ from trimtab.policies.write_folder import write_folder
 from trimtab.training.answers import writer
 from trimtab.training.log import Log, OnStep
 from trimtab.training.outcome import Outcome
-from trimtab.training.pairs import Pair, pair_groups, preference_pairs
+from trimtab.training.pairs import Pair, pair_groups, preference_pairs, reward_of
 from trimtab.training.run_folder import check_run, open_run
 from trimtab.training.small import Small, card, split_off
 from trimtab.training.small_settings import PreferenceSettings
@@ -99,7 +99,7 @@ def train_preference(
         **tuned.about,
         "tailors": {"source": settings.tailors or settings.base},
         "policy": POLICY,
-        "trained": {"method": method, **settings.model_dump(mode="json"), "reward": settings.pairs.answers.reward},
+        "trained": {"method": method, **settings.model_dump(mode="json"), **reward_of(settings.pairs)},
         "measured": numbers,
     }
     text = f"The tuned half of a pair; the untuned half is `{settings.base}`. The policy is `{POLICY}`."
