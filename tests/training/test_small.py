@@ -156,6 +156,16 @@ def test_sft_learns_its_texts_and_can_make_a_model_shallow(common, tmp_path):
     assert small.generate("w1", temperature=0, max_new_tokens=4)[0].text.startswith("w2 w3 w4")
 
 
+def test_whole_models_are_loaded_in_the_dtype_they_are_stored_in(common, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("w1 w2 w3 w4\n" * 20)
+    config = {**common, "dtype": "bfloat16", "adapter": {"kind": "full"}, "max_tokens": 10, "epochs": 1}
+    outcome = train_sft(SFTSettings.of({**config, "texts": {"source": str(texts)}}))
+    stored = load_file(outcome.folder / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    assert LM.load(outcome.folder).trunk.model.dtype == torch.bfloat16
+
+
 def test_more_layers_than_there_are_is_refused(common):
     with pytest.raises(ConfigError, match="out of its 2"):
         Small.load(SFTSettings.of(common), layers=3)

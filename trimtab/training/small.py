@@ -158,9 +158,11 @@ class Sequences:
 def save_model(model: PreTrainedModel, vocabulary: Vocabulary, folder: Path, dtype: torch.dtype) -> None:
     """Write a whole model with its tokenizer as a ``transformers`` folder; the model in memory stays as it is."""
     weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    before, model.config.dtype = model.config.dtype, dtype
+    before = model.config.dtype
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=weights)
+    model.config.dtype = dtype  # what was just written is that of the model in memory
+    model.config.save_pretrained(folder)
     model.config.dtype = before
     vocabulary.tokenizer.save_pretrained(folder)
 
