@@ -127,6 +127,16 @@ def test_pairs_that_teach_nothing_are_counted_and_all_of_them_an_error(common, t
         train_preference("dpo", settings, overwrite=True)
 
 
+def test_prompts_without_tokens_are_named(common, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = {"prompt": "", "chosen": "w2", "rejected": "w3", "answer": "w2", "reward": 1}
+    path.write_text(json.dumps({**row, "prompt": "w1"}) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(ConfigError, match="row 2"):
+        train_preference("dpo", PreferenceSettings.of({**common, "pairs": {"source": str(path)}}))
+    with pytest.raises(ConfigError, match="row 2"):
+        train_value(ValueSettings.of({**common, "answers": {"source": str(path)}}))
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [({"prompt": "w1", "chosen": "w2"}, "rejected"), ({"prompt": "w1", "chosen": 3, "rejected": "w2"}, "a text")],

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, PromptError
 from trimtab.policies.base import Policy
 from trimtab.policies.lm import LM
 from trimtab.policies.policy_file import read_policy_file
@@ -78,9 +78,23 @@ def _read(answers: AnswersSettings, vocabulary: Vocabulary, progress: Progress) 
         progress(f"scoring {len(rows)} answers")
         rewards = score(load_reward(answers.reward), prompts, texts)
     return [
-        Rollout(tuple(vocabulary.encode(prompt)), tuple(whole_answer(vocabulary, text)), (), reward)
-        for prompt, text, reward in zip(prompts, texts, rewards, strict=True)
+        Rollout(prompt_of(vocabulary, prompt, number, source), tuple(whole_answer(vocabulary, text)), (), reward)
+        for (number, _), prompt, text, reward in zip(rows, prompts, texts, rewards, strict=True)
     ]
+
+
+def prompt_of(vocabulary: Vocabulary, text: str, number: int, source: str) -> tuple[int, ...]:
+    """Return the tokens of the prompt in a row.
+
+    Raises:
+        ConfigError: it has none; the message has the row's number.
+    """
+    try:
+        return tuple(vocabulary.encode(text))
+    except PromptError as error:
+        raise ConfigError(
+            given=f"{source}, row {number}: {error.given}", expected=error.expected, hint="repair or delete that row"
+        ) from error
 
 
 def whole_answer(vocabulary: Vocabulary, text: str) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 from trimtab.errors import ConfigError
 from trimtab.policies.base import Policy
 from trimtab.policies.vocabulary import Vocabulary
-from trimtab.training.answers import Progress, numbered, scored_answers, whole_answer
+from trimtab.training.answers import Progress, numbered, prompt_of, scored_answers, whole_answer
 from trimtab.training.rollouts import Rollout
 from trimtab.training.rows import read_rows, text_of
 from trimtab.training.small_settings import PairsSettings
@@ -107,7 +107,7 @@ def _read(pairs: PairsSettings, vocabulary: Vocabulary) -> tuple[list[Pair], int
         )
         if chosen.strip() and rejected.strip() and chosen != rejected:
             answers = (tuple(whole_answer(vocabulary, text)) for text in (chosen, rejected))
-            found.append(Pair(tuple(vocabulary.encode(prompt)), *answers))
+            found.append(Pair(prompt_of(vocabulary, prompt, number, pairs.source), *answers))
     return found, len(rows) - len(found)
 
 
