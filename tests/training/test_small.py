@@ -65,8 +65,8 @@ def test_a_pair_learns_to_prefer_and_shares_its_trunk(common, pairs, method):
     assert about["measured"] == outcome.numbers and about["trained"]["method"] == method
 
 
-def test_token_ids_of_pairs_reach_the_loss_as_they_are(common, tmp_path):
-    """The loss of an untrained pair is log 2 for DPO whatever the answers: ratios are 0; beside it IPO has 1/(2b)^2."""
+def test_an_untrained_pair_has_the_loss_of_answers_liked_alike(common, tmp_path):
+    """Ratios are 0 whatever the answers, which leaves 1/(2b)^2 of IPO."""
     path = tmp_path / "one.jsonl"
     path.write_text('{"prompt": "w1", "chosen": "w2 w3 w4", "rejected": "w5"}\n' * 2)
     seen = []
@@ -179,6 +179,18 @@ def test_whole_models_are_loaded_in_the_dtype_they_are_stored_in(common, tmp_pat
 def test_more_layers_than_there_are_is_refused(common):
     with pytest.raises(ConfigError, match="out of its 2"):
         Small.load(SFTSettings.of(common), layers=3)
+
+
+def test_genarm_starts_at_the_loss_of_its_formula(common, tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"prompt": "w1", "chosen": "w2 w3 w4", "rejected": "w5"}\n')
+    config = {**common, "epochs": 1, "holdout": 0, "pairs": {"source": str(path)}, "beta": 0.3}
+    seen = []
+    train_genarm(GenARMSettings.of(config), on_step=seen.append)
+    lm = LM.load(common["base"], dtype="float32")
+    prompt = lm.vocabulary.encode("w1")
+    chosen, rejected = (_summed(lm, prompt, [*lm.vocabulary.encode(text), 1]) for text in ("w2 w3 w4", "w5"))
+    assert seen[0]["loss"] == pytest.approx(math.log1p(math.exp(-0.3 * (chosen - rejected))), rel=1e-4)
 
 
 @pytest.mark.parametrize("targets", ["q_prj", "q_proj", [], ["q_prj"], ["mlp"], ["q_proj", "norm"]])
