@@ -193,6 +193,16 @@ def test_genarm_starts_at_the_loss_of_its_formula(common, tmp_path):
     assert seen[0]["loss"] == pytest.approx(math.log1p(math.exp(-0.3 * (chosen - rejected))), rel=1e-4)
 
 
+def test_accumulated_gradients_are_those_of_all_rows_at_once(common, pairs, tmp_path):
+    steps = []
+    for micro_rows in (8, 3):  # 3 + 3 + 2 of 8
+        config = {**common, "epochs": 1, "micro_rows": micro_rows, "pairs": {"source": str(pairs), "limit": 9}}
+        settings = GenARMSettings.of({**config, "output": str(tmp_path / f"of-{micro_rows}")})
+        train_genarm(settings, on_step=steps.append)
+    for name in ("loss", "accuracy", "gradient_norm"):
+        assert steps[1][name] == pytest.approx(steps[0][name], rel=1e-4)
+
+
 @pytest.mark.parametrize("targets", ["q_prj", "q_proj", [], ["q_prj"], ["mlp"], ["q_proj", "norm"]])
 def test_targets_that_are_no_linear_modules_are_refused(common, targets):
     with pytest.raises(ConfigError, match=r"adapter\.targets"):
