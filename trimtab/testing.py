@@ -138,7 +138,7 @@ def check_vector(base: LM, vector: Vector, prompts: Prompts, *, tolerance: float
         apart = replace(base, trunk=base.trunk.merged({vector: amount}))
         _same(_next(base + amount * vector, prompts), _next(apart, prompts), tolerance, f"{amount} times a vector")
     assert torch.equal(_next(base, prompts), _next(base + 0.0 * vector, prompts)), "the base was changed"
-    if not vector.dense:
+    if base.trunk.rides(vector):
         free = base + Knob("amount", 0.0) * vector
         with torch.no_grad():
             assert torch.equal(free.init(prompts)[0], base.init(prompts)[0]), "a knob at 0 is not the base"

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from trimtab.errors import ModelError
-from trimtab.policies.checkpoint import Weights, identity_of
+from trimtab.policies.checkpoint import Weights
+from trimtab.policies.identity import identity_of, weights_identity
 from trimtab.policies.lm import LM
-from trimtab.policies.trunk import weights_identity
 
 
 @pytest.fixture

@@ -4,19 +4,51 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from trimtab.decoding.pool import decode
 from trimtab.decoding.request import Request, Settings
 from trimtab.errors import KnobError, ModelError
 from trimtab.policies.knob import Knob
 from trimtab.policies.lm import LM
+from trimtab.policies.shift import can_shift
 from trimtab.policies.vector import Combination, LowRank, Origin, Vector
 from trimtab.policies.vocabulary import Vocabulary
 from trimtab.testing import check_pair, check_policy, check_vector, random_vector, tiny_lm, with_lora
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11]]
+SHIFTED = (
+    "model.embed_tokens.weight",
+    "lm_head.weight",
+    "model.norm.weight",
+    "model.layers.0.input_layernorm.weight",
+    "model.layers.1.post_attention_layernorm.weight",
+)
 DENSE = ("model.embed_tokens.weight", "model.norm.weight", "model.layers.0.mlp.up_proj.weight", "lm_head.weight")
+SHAPE = {
+    "vocab_size": 13,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+}
+MODELS = {
+    "tied": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),
+    "llama with biases": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=8)),
+}
 LESS, MORE = Knob("less", 0.0, -1, 1), Knob("more", 0.5, -2, 2)
 
 
@@ -42,10 +74,33 @@ def changed(base, amounts):
     return LM.of(model.eval(), base.vocabulary)
 
 
-@pytest.mark.parametrize("dense", [(), DENSE], ids=["low rank", "dense"])
-def test_the_laws_of_vectors(dense):
-    base = tiny_lm()
-    check_vector(base, random_vector(base, dense=dense), PROMPTS)
+@pytest.mark.parametrize("dense", [(), SHIFTED, DENSE], ids=["low rank", "shifted", "merged"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_the_laws_of_vectors(dense, rank):
+    if rank or dense:
+        base = tiny_lm()
+        check_vector(base, random_vector(base, dense=dense, rank=rank), PROMPTS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_plain_differences_ride_on_every_architecture_of_the_family(name):
+    """Norms, biases, embeddings and head, each row at its own strength, next to a row without."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    base = LM.of(model, Vocabulary.of_pieces([f"t{i}" for i in range(13)], end="t12"), name="base")
+    vector = random_vector(base, dense=[each for each, _ in model.named_parameters() if can_shift(each)])
+    steered = base + MORE * vector
+    assert len(vector.dense) > 4 and steered.host is base.trunk
+    values = (1.5, 0.0, -1.0)
+    with torch.no_grad():
+        first, state = steered.init(PROMPTS, [{"more": value} for value in values])
+        rest, _ = steered.step(state, torch.tensor([[1, 2], [3, 4], [5, 6]]))
+        for row, value in enumerate(values):
+            twin = changed(base, [(vector, value)])
+            expected, twin_state = twin.init([PROMPTS[row]])
+            after, _ = twin.step(twin_state, torch.tensor([[1 + 2 * row, 2 + 2 * row]]))
+            torch.testing.assert_close(first[row], expected[0], atol=1e-4, rtol=0)
+            torch.testing.assert_close(rest[row], after[0], atol=1e-4, rtol=0)
 
 
 def test_an_lm_with_vectors_is_a_policy_like_any_other():
@@ -54,6 +109,7 @@ def test_an_lm_with_vectors_is_a_policy_like_any_other():
     steered = base + MORE * a - 0.3 * b
     check_policy(steered, PROMPTS)
     check_policy(steered * with_lora(base) ** 0.5, PROMPTS)
+    check_policy(base + MORE * random_vector(base, "c", dense=SHIFTED) - 0.3 * b, PROMPTS)
     check_pair(base, steered, PROMPTS)
 
 
@@ -134,7 +190,7 @@ def test_an_architecture_without_lean_pass_and_gradients_take_the_same_rows():
 def test_a_vector_and_what_it_makes_of_the_whole_model_are_one():
     """At 1 a vector is the model it leads to, to rounding; merged, bit for bit the sum rounded once."""
     base = tiny_lm()
-    vector = random_vector(base, dense=DENSE[1:3])
+    vector = random_vector(base, dense=DENSE[1:3])  # a projection's difference cannot ride
     aligned = changed(base, [(vector, 1.0)])
     merged = base + vector
     torch.testing.assert_close(merged.next_log_probs(["t1 t2"]), aligned.next_log_probs(["t1 t2"]), atol=1e-5, rtol=0)
@@ -148,7 +204,7 @@ def test_a_vector_and_what_it_makes_of_the_whole_model_are_one():
 
 def test_merged_weights_go_with_what_uses_them():
     base = tiny_lm()
-    merged = base + random_vector(base, dense=DENSE[1:2])
+    merged = base + random_vector(base, dense=DENSE[2:3])
     merged.next_log_probs(["t1"])
     assert len(base.trunk._merged) == 1
     del merged
@@ -160,7 +216,7 @@ def test_merged_weights_go_with_what_uses_them():
 
 def test_adapters_and_low_rank_vectors_act_on_merged_weights_too():
     base = tiny_lm()
-    dense, free = random_vector(base, "d", dense=DENSE[1:2], rank=0), random_vector(base, "f", seed=5)
+    dense, free = random_vector(base, "d", dense=DENSE[2:3], rank=0), random_vector(base, "f", seed=5)
     guide = with_lora(base)
     found = (guide + dense + MORE * free).next_log_probs(["t1 t2"], {"more": 1.5})
     twin = changed(base, [(dense, 1.0), (free, 1.5), (lora_vector(guide), 1.0)])
@@ -216,7 +272,27 @@ def test_vectors_of_other_weights_are_refused():
 def test_a_knob_needs_a_low_rank_vector():
     base = tiny_lm()
     with pytest.raises(KnobError, match="compress the vector"):
-        base + MORE * random_vector(base, dense=DENSE[:1])
+        base + MORE * random_vector(base, dense=DENSE[2:3])
+
+
+def test_gradients_do_not_pass_through_plain_differences_that_ride():
+    base = tiny_lm()
+    steered = (base + random_vector(base, dense=SHIFTED[:1])) * with_lora(base)
+    for parameter in base.trunk.parameters("guide").values():
+        parameter.requires_grad_(True)
+    with pytest.raises(ModelError, match="vector apply"):
+        steered.init(PROMPTS)
+
+
+def test_a_state_goes_on_after_something_else_was_put_on_its_trunk():
+    base = tiny_lm()
+    tokens = torch.tensor([[1], [2], [3]])
+    with torch.no_grad():
+        _, state = base.init(PROMPTS)
+        expected, _ = base.step(state, tokens)
+        (base + random_vector(base)).init(PROMPTS)
+        with_lora(base)
+        torch.testing.assert_close(base.step(state, tokens)[0], expected, atol=1e-5, rtol=0)
 
 
 def test_a_coefficient_out_of_its_range_is_refused():

@@ -5,10 +5,9 @@ Nothing is loaded: the architecture is built without memory, to learn what its t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from trimtab.assets import built_in_models, get_model, quiet_transformers
 from trimtab.errors import ModelError
+from trimtab.policies.identity import identity_of
 from trimtab.policies.tensor_files import TensorFiles
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -129,17 +129,6 @@ class Weights:
         """Round a tensor as loading does, to the dtype of the configuration."""
         dtype: torch.dtype | None = self.config.dtype
         return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-
-
-def identity_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Hash names, shapes and a sample of the values of tensors, sorted by name; see ``Trunk.identity``."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.bfloat16)
-        digest.update(sample.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _built_in() -> set[str]:

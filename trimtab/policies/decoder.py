@@ -8,23 +8,24 @@ is kept in float32. It gives no gradients; architectures it does not know run th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel, Qwen3ForCausalLM
+from transformers import PreTrainedModel
 
 from trimtab.policies.attention import Sight, attend
 from trimtab.policies.cache import Layers, Rows
 from trimtab.policies.family import acts_on, base_of, projections
-from trimtab.policies.lowrank import Factors, Gates, Point, fusable, gates, strengths, tensors, trace
-from trimtab.policies.packed import Packed, can_reorder
+from trimtab.policies.layer import Layer, Sources, pack
+from trimtab.policies.lowrank import Use, fusable, strengths, tensors, trace
+from trimtab.policies.packed import can_reorder
 from trimtab.policies.scales import Scales
 from trimtab.policies.shared import Shared
+from trimtab.policies.shift import EMBEDDINGS, FINAL_NORM, HEAD, Norm, Shifts, Table, stacked
 from trimtab.policies.slots import Slots
 from trimtab.policies.transfer import to_device
 
@@ -33,21 +34,6 @@ _BESIDE = 128
 
 _KEPT = 512
 """Adapters are kept up to this sum of ranks; beyond it, only those in use."""
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """The weights of one layer; the factors are those of attention in and out, feed-forward in and out."""
-
-    norm_in: Tensor
-    qkv: Packed
-    q_norm: Tensor | None
-    k_norm: Tensor | None
-    out: Packed
-    norm_mid: Tensor
-    gate_up: Packed
-    down: Packed
-    factors: tuple[Factors | None, ...]
 
 
 @dataclass(frozen=True)
@@ -107,11 +93,12 @@ class Decoder:
     Args:
         model: a model of the family, see :func:`~trimtab.policies.family.knows`.
         apart: adapters that will be trained, whose factors are kept apart from the start.
+        shifts: plain differences that go with adapters.
     """
 
-    def __init__(self, model: PreTrainedModel, apart: Collection[str] = ()) -> None:
+    def __init__(self, model: PreTrainedModel, apart: Collection[str] = (), shifts: Shifts | None = None) -> None:
         config = model.config
-        self._model, self._apart = model, apart
+        self._model, self._apart, self._shifts = model, apart, {} if shifts is None else shifts
         self._points = [point for layer in model.model.layers for point in projections(layer)]
         self._sources = [p for name, p in model.named_parameters() if "lora_" not in name]
         self._read_from = self._weights_now()
@@ -123,16 +110,17 @@ class Decoder:
         self.dtype = self._embeddings.dtype
         total = sum(p.numel() * p.element_size() for p in self._sources)
         self._reorder = can_reorder(self._embeddings, total)
-        self._final_norm = model.model.norm.weight.detach()
         self._adapters = _Adapters((), beside=True, changed=False)
-        self._layers: list[_Layer] = []  # read when it is known which adapters go with them
-        self._head = self._pack([model.get_output_embeddings()], None)
+        self._layers: list[Layer] = []  # read when it is known which adapters go with them
+        self._head = pack([model.get_output_embeddings()], None, reorder=self._reorder)
+        self._tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+        self._read_ends(())
         self._frequencies = model.model.rotary_emb.inv_freq.detach().float()
         self._rotation_scale: float = model.model.rotary_emb.attention_scaling
         self._tables = self._rotations(1024)
         self.version = 0
         """Counts up when tensors that a step reads are replaced by others."""
-        self._last_gates: tuple[Scales, int, Gates] | None = None
+        self._last_use: tuple[Scales, int, Use] | None = None
 
     def fuses(self, adapter: str | None) -> bool:
         """Return whether an adapter is low rank and acts on nothing but this pass's projections."""
@@ -169,9 +157,10 @@ class Decoder:
         nothing = Rows(torch.zeros_like(lengths), 0, None, storage, None, lean=True)
         return replace(nothing.grown(width), lengths=lengths, mask=mask)
 
-    def embed(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor, use: Use | None) -> Tensor:
         """Look token ids up, (N, T) to (N, T, d)."""
-        return F.embedding(tokens, self._embeddings)
+        amounts = None if use is None else use.amounts
+        return self._embedding_shifts.embed(F.embedding(tokens, self._embeddings), tokens, amounts)
 
     @torch.no_grad()
     def forward(self, embedded: Tensor, rows: Rows, scales: Scales, keep: int) -> Tensor:
@@ -187,20 +176,20 @@ class Decoder:
             Logits, (N, keep, columns).
         """
         block = embedded.shape[1]
-        used, context = self.gates(scales, block), self._context(rows, block)
-        logits, broken = self._run(embedded, rows.layers, used, context, keep)
+        use, context = self.use(scales, block), self._context(rows, block)
+        logits, broken = self._run(embedded, rows.layers, use, context, keep)
         assert rows.slots is not None
         rows.slots.poison(broken)
         return logits
 
     @torch.no_grad()
-    def one_token(self, tokens: Tensor, layers: Layers, used: Gates | None, where: FixedContext) -> Tensor:
+    def one_token(self, tokens: Tensor, layers: Layers, use: Use | None, where: FixedContext) -> Tensor:
         """Feed one token to every row in shapes that never change, so that a GPU can replay it as a graph.
 
         Args:
             tokens: token ids, (N, 1).
             layers: the rows' own slots, those that are still free included.
-            used: of :meth:`gates`.
+            use: of :meth:`use`.
             where: the tokens' places.
 
         Returns:
@@ -209,39 +198,47 @@ class Decoder:
         cosines, sines = (table[where.lengths][:, None, None] for table in self._tables)
         mask = self._additive(where.seen)[:, None, None]
         context = _Context((cosines, sines), Sight(mask, shared=where.shared), where.place)
-        return self._run(self.embed(tokens), layers, used, context, 1)[0]
+        return self._run(self.embed(tokens, use), layers, use, context, 1)[0]
 
     def _run(
-        self, embedded: Tensor, layers: Layers, used: Gates | None, context: _Context, keep: int
+        self, embedded: Tensor, layers: Layers, use: Use | None, context: _Context, keep: int
     ) -> tuple[Tensor, Tensor]:
         """Return logits and whether any token of the block is NaN."""
         size, block, _ = embedded.shape
         x = embedded.reshape(size * block, -1).float()
         shared = context.sight.shared
         common = [None] * len(layers) if shared is None else shared.layers
+        amounts = None if use is None else use.amounts
         for layer, (keys, values), both in zip(self._layers, layers, common, strict=True):
-            h = self._norm(x, layer.norm_in)
-            mixed = _mapped(layer.factors[0], layer.qkv(h), h, used).view(size, block, -1, self._head_size)
-            queries = self._place(layer, mixed, context, keys, values)
+            h = self._norm(x, layer.norm_in.at(amounts))
+            mixed = layer.qkv(h, use).view(size, block, -1, self._head_size)
+            queries = self._place(layer, mixed, context, keys, values, amounts)
             h = attend(queries, keys, values, context.sight, both).reshape(size * block, -1)
-            _add(x, layer.factors[1], layer.out(h), h, used)
-            h = self._norm(x, layer.norm_mid)
-            gate, up = _mapped(layer.factors[2], layer.gate_up(h), h, used).chunk(2, dim=-1)
-            h = self._activation(gate).mul_(up)
-            _add(x, layer.factors[3], layer.down(h), h, used)
+            layer.out.add_to(x, h, use)
+            h = self._norm(x, layer.norm_mid.at(amounts))
+            gate, up = layer.gate_up(h, use).chunk(2, dim=-1)
+            layer.down.add_to(x, self._activation(gate).mul_(up), use)
         last = x.view(size, block, -1)[:, block - keep :].reshape(size * keep, -1)
+        kept = None if amounts is None else amounts.view(size, block, -1)[:, block - keep :].flatten(0, 1)
+        h = self._norm(last, self._final_norm.at(kept))
+        logits = self._head_shifts.read_out(self._head(h), h, kept)
         # NaN anywhere in a token makes its sum NaN; infinities of both signs would too, and are as bad.
-        return self._head(self._norm(last, self._final_norm)).view(size, keep, -1), x.sum().isnan()
+        return logits.view(size, keep, -1), x.sum().isnan()
 
     # -- one layer ---------------------------------------------------------------------------------------------------
 
-    def _place(self, layer: _Layer, mixed: Tensor, context: _Context, keys: Tensor, values: Tensor) -> Tensor:
+    def _place(
+        self, layer: Layer, mixed: Tensor, context: _Context, keys: Tensor, values: Tensor, amounts: Tensor | None
+    ) -> Tensor:
         """Rotate queries and keys by their positions and write keys and values into their slots; (N, T, H, D)."""
         block, turned = mixed.shape[1], self._heads + self._key_heads
         moved = mixed[:, :, :turned]
         if layer.q_norm is not None and layer.k_norm is not None:
-            queries = self._norm(moved[:, :, : self._heads].float(), layer.q_norm)
-            moved = torch.cat([queries, self._norm(moved[:, :, self._heads :].float(), layer.k_norm)], 2)
+            each = (*mixed.shape[:2], 1, -1) if amounts is not None else (-1,)
+            q_norm, k_norm = (norm.at(amounts) for norm in (layer.q_norm, layer.k_norm))
+            queries = self._norm(moved[:, :, : self._heads].float(), q_norm.view(each if q_norm.dim() > 1 else -1))
+            keyed = self._norm(moved[:, :, self._heads :].float(), k_norm.view(each if k_norm.dim() > 1 else -1))
+            moved = torch.cat([queries, keyed], 2)
         cosines, sines = context.rotation
         # The sign of the first half's sines is in the table, so that a roll stands for "rotate half".
         moved = torch.addcmul(moved * cosines, moved.roll(self._head_size // 2, -1), sines)
@@ -300,18 +297,19 @@ class Decoder:
         cosines, sines = angles.cos() * self._rotation_scale, angles.sin() * self._rotation_scale
         return torch.cat([cosines, cosines], -1).to(self.dtype), torch.cat([-sines, sines], -1).to(self.dtype)
 
-    def gates(self, scales: Scales, block: int) -> Gates | None:
-        """Return how strongly each fed token uses each low-rank column, or None where no row uses any."""
+    def use(self, scales: Scales, block: int) -> Use | None:
+        """Return how strongly each fed token uses each adapter, or None where no row uses any."""
         names = set(scales.names)
         if not names:
-            self._layers = self._layers or [self._read(layer, (), beside=True) for layer in self._model.model.layers]
+            self._layers = self._layers or self._read((), beside=True, kept=None)
             return None
         if not names <= set(self._adapters.names):
             self._read_adapters(names, changed=False)
-        if self._last_gates is None or self._last_gates[0] is not scales or self._last_gates[1] != block:
-            factors = [each for layer in self._layers for each in layer.factors]
-            self._last_gates = scales, block, gates(factors, self._adapters.names, scales, block)
-        return self._last_gates[2]
+        if self._last_use is None or self._last_use[0] is not scales or self._last_use[1] != block:
+            factors = [each.factors for layer in self._layers for each in layer.linears]
+            found = Use.of(factors, self._adapters.names, scales, block, self._embeddings)
+            self._last_use = scales, block, found
+        return self._last_use[2]
 
     def _read_adapters(self, names: Iterable[str], *, changed: bool) -> None:
         """Read the factors of adapters, with those that are there already as long as they are few."""
@@ -322,45 +320,27 @@ class Decoder:
         changed = changed or before.changed or any(name in self._apart for name in kept)
         beside = not changed and sum(map(self._rank, kept)) <= _BESIDE
         state = self._adapters_now(kept)
-        if beside or before.beside:
-            layers = [self._read(layer, kept, beside=beside) for layer in self._model.model.layers]
-        else:  # the frozen weights stay as they are
-            layers = [
-                replace(old, factors=_factors(layer, kept, beside=False))
-                for old, layer in zip(self._layers, self._model.model.layers, strict=True)
-            ]
+        layers = self._read(kept, beside=beside, kept=None if beside or before.beside else self._layers)
         # All at once and last, so that an interruption leaves everything as it was.
         self._layers, self._adapters = layers, _Adapters(kept, beside, changed, sources, state)
-        self._last_gates = None
+        self._read_ends(kept)
+        self._last_use = None
         self.version += 1
 
     # -- reading weights ---------------------------------------------------------------------------------------------
 
-    def _read(self, layer: Any, adapters: tuple[str, ...], *, beside: bool) -> _Layer:
-        attention, points = layer.self_attn, projections(layer)
-        factors = _factors(layer, adapters, beside=beside)
-        qkv, out, gate_up, down = (self._pack(p, f) for p, f in zip(points, factors, strict=True))
-        normed = isinstance(self._model, Qwen3ForCausalLM)
-        return _Layer(
-            norm_in=layer.input_layernorm.weight.detach(),
-            qkv=qkv,
-            q_norm=attention.q_norm.weight.detach() if normed else None,
-            k_norm=attention.k_norm.weight.detach() if normed else None,
-            out=out,
-            norm_mid=layer.post_attention_layernorm.weight.detach(),
-            gate_up=gate_up,
-            down=down,
-            factors=factors,
-        )
+    def _read(self, adapters: tuple[str, ...], *, beside: bool, kept: Sequence[Layer] | None) -> list[Layer]:
+        """Read all layers; with those that are kept, the frozen weights stay as they are."""
+        sources = Sources(self._model, adapters, self._shifts, beside, self._reorder)
+        count = len(self._model.model.layers)
+        return [Layer.read(sources, number, kept[number] if kept else None) for number in range(count)]
 
-    def _pack(self, modules: Point, factors: Factors | None) -> Packed:
-        plain = [base_of(module) for module in modules]
-        weights = [module.weight.detach() for module in plain]
-        biases = [None if module.bias is None else module.bias.detach() for module in plain]
-        if factors is not None and factors.beside:
-            weights.append(factors.down.to(self.dtype))
-            biases.append(None if biases[0] is None else biases[0].new_zeros(len(factors.down)))
-        return Packed(weights, biases, reorder=self._reorder)
+    def _read_ends(self, adapters: tuple[str, ...]) -> None:
+        """Read what stands before and after the layers."""
+        norm, head = self._model.model.norm.weight.detach(), EMBEDDINGS if self._tied else HEAD
+        self._final_norm = Norm(norm, stacked(self._shifts, adapters, FINAL_NORM, norm))
+        self._embedding_shifts = Table.of(self._shifts, adapters, EMBEDDINGS, self._embeddings)
+        self._head_shifts = Table.of(self._shifts, adapters, head, self._embeddings)
 
     def _rank(self, name: str) -> int:
         config = getattr(self._model, "peft_config", {}).get(name)
@@ -372,22 +352,3 @@ class Decoder:
 
     def _adapters_now(self, names: tuple[str, ...]) -> tuple[object, ...]:
         return (*map(trace, tensors(self._points, names)), *strengths(self._points, names))
-
-
-def _mapped(factors: Factors | None, mapped: Tensor, x: Tensor, used: Gates | None) -> Tensor:
-    """Return the outputs of projections, with the low-rank part where any row uses it."""
-    if factors is None:
-        return mapped
-    return factors.frozen(mapped) if used is None else factors.add(mapped, x, used)
-
-
-def _add(total: Tensor, factors: Factors | None, mapped: Tensor, x: Tensor, used: Gates | None) -> None:
-    """Add the output of a projection to the residual stream, with the low-rank part where any row uses it."""
-    if factors is None or used is None:
-        total.add_(_mapped(factors, mapped, x, None))
-    else:
-        factors.add_to(total, mapped, x, used)
-
-
-def _factors(layer: Any, adapters: tuple[str, ...], *, beside: bool) -> tuple[Factors | None, ...]:
-    return tuple(Factors.of(point, adapters, beside=beside) for point in projections(layer))

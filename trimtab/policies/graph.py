@@ -41,7 +41,7 @@ class FixedStep:
             tensor[:, :, rows.width :] = 0
         device = rows.slots.device
         extent = rows.slots.tensors[0].shape[2] + rows.extent - rows.width
-        self._used = decoder.gates(scales, 1)
+        self._use = decoder.use(scales, 1)
         decoder.reach(extent)
         with torch.inference_mode(False):  # what is made in inference mode cannot be written outside it
             self._tokens = torch.zeros((self._size, 1), dtype=torch.long, device=device)
@@ -84,7 +84,7 @@ class FixedStep:
 
     def _step(self) -> Tensor:
         where = FixedContext(self._lengths, self._place, self._seen, self._shared)
-        return self._decoder.one_token(self._tokens, self._layers, self._used, where)
+        return self._decoder.one_token(self._tokens, self._layers, self._use, where)
 
 
 class Graphs:
@@ -108,7 +108,7 @@ class Graphs:
         assert rows.slots is not None
         if self._broken or tokens.shape[1] != 1 or tokens.device.type != "cuda":
             return None
-        decoder.gates(scales, 1)  # reads adapters again that have been changed
+        decoder.use(scales, 1)  # reads adapters again that have been changed
         kind = (decoder, rows.slots, decoder.version, scales)
         if kind != self._kind:
             self._kind, self._steps, self._fixed = kind, 0, None

@@ -28,10 +28,11 @@ from trimtab.policies.guide_folder import (
     read_adapter_config,
     read_guide_file,
 )
+from trimtab.policies.identity import weights_identity
 from trimtab.policies.knob import Exponent, Knob, declared_knobs
 from trimtab.policies.merge import vector_adapter
 from trimtab.policies.scales import Loads
-from trimtab.policies.trunk import Trunk, weights_identity
+from trimtab.policies.trunk import Trunk
 from trimtab.policies.vector import Combination, Linear, Vector
 from trimtab.policies.view import View
 from trimtab.policies.vocabulary import Vocabulary
@@ -152,12 +153,13 @@ class LM(Leaf):
     def __add__(self, other: Linear) -> LM:
         """Add a vector or a combination of vectors to the weights; nothing is computed until it is used.
 
-        Low-rank vectors ride on the trunk: rows may use different coefficients, and none is merged. Vectors with plain
-        differences are merged into a copy of the tensors that they change.
+        Low-rank vectors ride on the trunk, and so do plain differences of norms, biases, embeddings and the output
+        layer where the lean pass knows the architecture: rows may use different coefficients, and none is merged.
+        Vectors with plain differences of other tensors are merged into a copy of the tensors that they change.
 
         Raises:
             ModelError: a vector was taken from other weights.
-            KnobError: the coefficient of a vector with plain differences holds a knob.
+            KnobError: the coefficient of a vector that has to be merged holds a knob.
 
         Example:
             >>> base, med = LM.load("smollm2-135m"), Vector.load("vectors/medical")  # doctest: +SKIP
@@ -170,8 +172,9 @@ class LM(Leaf):
         for vector, _ in other.terms():
             self._check_vector(vector)
         vectors = self.vectors + other
-        _merging(vectors).coefficients()
-        return replace(self, vectors=vectors)
+        added = replace(self, vectors=vectors)
+        added._merging.coefficients()
+        return added
 
     def __sub__(self, other: Linear) -> LM:
         """Subtract a vector or a combination of vectors from the weights."""
@@ -204,8 +207,13 @@ class LM(Leaf):
 
     @property
     def riding(self) -> dict[Vector, Exponent]:
-        """The vectors that are low rank throughout, and their coefficients."""
-        return {vector: coefficient for vector, coefficient in self.vectors.parts if not vector.dense}
+        """The vectors that rows may use at coefficients of their own."""
+        return {vector: coefficient for vector, coefficient in self.vectors.parts if self.trunk.rides(vector)}
+
+    @property
+    def _merging(self) -> Combination:
+        """The others, which are merged into weights of their own."""
+        return Combination(tuple(part for part in self.vectors.parts if not self.trunk.rides(part[0])))
 
     @property
     def untouched(self) -> LM:
@@ -230,8 +238,7 @@ class LM(Leaf):
     @cached_property
     def _host(self) -> Trunk:
         """Held here, so that merged weights live as long as what uses them."""
-        merging = _merging(self.vectors)
-        return self.trunk.merged(merging.coefficients()) if merging.parts else self.trunk
+        return self.trunk.merged(self._merging.coefficients()) if self._merging.parts else self.trunk
 
     @property
     def name(self) -> str:
@@ -339,11 +346,6 @@ def _check_folder(folder: Path) -> None:
             if pickled
             else "check the path, or download the model again",
         )
-
-
-def _merging(vectors: Combination) -> Combination:
-    """Return the part of a combination that cannot ride on a trunk."""
-    return Combination(tuple(part for part in vectors.parts if part[0].dense))
 
 
 def _check_tokens(fingerprint: str | None, vocabulary: Vocabulary, folder: Path) -> None:

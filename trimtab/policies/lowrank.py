@@ -95,18 +95,32 @@ class Factors:
         total.add_(y).addmm_(low, self.up[0])
 
 
-def gates(factors: Sequence[Factors | None], adapters: Sequence[str], scales: Scales, block: int) -> Gates:
-    """Return how strongly each fed token uses each column.
+@dataclass(frozen=True)
+class Use:
+    """How strongly M fed tokens use A adapters.
 
     Args:
-        factors: at every point.
-        adapters: whose factors are stacked.
-        scales: of the rows.
-        block: tokens fed to each row.
+        amounts: shape (M, A), float32.
+        columns: the same for columns of factors.
     """
-    uses = scales.over(adapters)
-    owned = {each.owners: each.up.device for each in factors if each is not None}
-    return {owners: uses[:, list(owners)].repeat_interleave(block, 0).to(device) for owners, device in owned.items()}
+
+    amounts: Tensor
+    columns: Gates
+
+    @staticmethod
+    def of(factors: Sequence[Factors | None], adapters: Sequence[str], scales: Scales, block: int, like: Tensor) -> Use:
+        """Return how strongly each fed token uses each adapter.
+
+        Args:
+            factors: at every point.
+            adapters: whose factors are stacked.
+            scales: of the rows.
+            block: tokens fed to each row.
+            like: a tensor where the tokens are.
+        """
+        amounts = scales.over(adapters).repeat_interleave(block, 0).to(like.device)
+        owned = dict.fromkeys(each.owners for each in factors if each is not None)
+        return Use(amounts, {owners: amounts[:, list(owners)] for owners in owned})
 
 
 def fusable(module: Any, adapter: str) -> bool:

@@ -54,22 +54,21 @@ def with_vectors(model: PreTrainedModel, source: str, amounts: Mapping[Vector, f
     Raises:
         ModelError: a vector changes a tensor that the model does not have, or has in another shape.
     """
-    parameters = {name.replace(".base_layer.", "."): each for name, each in model.named_parameters()}
+    parameters = _tensors(model)
     turned = {name.replace(".base_layer", "") for name, module in model.named_modules() if isinstance(module, Conv1D)}
     sums: dict[str, Tensor] = {}
+
+    def add(name: str, amount: float, change: Tensor) -> None:
+        before = sums.get(name, parameters[name].detach().float())
+        sums[name] = torch.add(before, change.to(before.device, torch.float32), alpha=amount)
+
     for vector, amount in amounts.items():
-        for name in (*(f"{module}.weight" for module in vector.low_rank), *vector.dense):
-            if name not in parameters:
-                raise ModelError(
-                    given=f"{vector}, which changes {name!r}, on {source}, which has no such tensor",
-                    expected="a vector of this architecture, with the same tied or untied output layer",
-                    hint="take the vector from two models of this base",
-                )
+        check_fits(vector, model, source)
         for module, factors in vector.low_rank.items():
-            change = factors.dense().t() if module in turned else factors.dense()
-            _add(sums, parameters, f"{module}.weight", amount, change, vector)
-        for name, difference in vector.dense.items():
-            _add(sums, parameters, name, amount, difference, vector)
+            change = factors.dense()
+            add(f"{module}.weight", amount, change.t() if module in turned else change)
+        for name in vector.dense:
+            add(name, amount, vector.dense[name])
     changed = {id(parameters[name]) for name in sums}
     kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in changed]
     copied = _without_adapters(copy.deepcopy(model, {id(tensor): tensor for tensor in kept}))
@@ -80,18 +79,33 @@ def with_vectors(model: PreTrainedModel, source: str, amounts: Mapping[Vector, f
     return copied
 
 
-def _add(
-    sums: dict[str, Tensor], parameters: Mapping[str, Tensor], name: str, amount: float, change: Tensor, vector: Vector
-) -> None:
-    parameter = parameters[name]
-    if parameter.shape != change.shape:
-        raise ModelError(
-            given=f"{vector}, whose {name!r} has shape {tuple(change.shape)}, on one of {tuple(parameter.shape)}",
-            expected="a vector of the same shapes",
-            hint="take the vector from two models of this base",
-        )
-    before = sums.get(name, parameter.detach().float())
-    sums[name] = torch.add(before, change.to(before.device, torch.float32), alpha=amount)
+def check_fits(vector: Vector, model: PreTrainedModel, source: str) -> None:
+    """Refuse a vector that changes a tensor which a model does not have, or has in another shape.
+
+    Raises:
+        ModelError: it does.
+    """
+    parameters = _tensors(model)
+    shapes = {name: vector.dense[name].shape for name in vector.dense}
+    for name in (*(f"{module}.weight" for module in vector.low_rank), *shapes):
+        if name not in parameters:
+            raise ModelError(
+                given=f"{vector}, which changes {name!r}, on {source}, which has no such tensor",
+                expected="a vector of this architecture, with the same tied or untied output layer",
+                hint="take the vector from two models of this base",
+            )
+    for name, shape in shapes.items():
+        if parameters[name].shape != shape:
+            raise ModelError(
+                given=f"{vector}, whose {name!r} has shape {tuple(shape)}, on one of {tuple(parameters[name].shape)}",
+                expected="a vector of the same shapes",
+                hint="take the vector from two models of this base",
+            )
+
+
+def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return a model's own tensors by their names without adapters; tied ones once."""
+    return {name.replace(".base_layer.", "."): each for name, each in model.named_parameters()}
 
 
 def _without_adapters(model: PreTrainedModel) -> PreTrainedModel:

@@ -7,7 +7,6 @@ run through ``transformers``, leaves with the same adapter together and differen
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,9 +29,11 @@ from trimtab.policies.decoder import Decoder
 from trimtab.policies.family import knows
 from trimtab.policies.forward import Forward, with_controls
 from trimtab.policies.graph import Graphs
+from trimtab.policies.identity import weights_identity
 from trimtab.policies.knob import KnobValues
-from trimtab.policies.merge import as_adapter, vector_adapter, with_vectors
+from trimtab.policies.merge import as_adapter, check_fits, vector_adapter, with_vectors
 from trimtab.policies.scales import Scales
+from trimtab.policies.shift import can_shift
 from trimtab.policies.stack import Stack, TrunkState
 from trimtab.policies.vector import Vector
 from trimtab.policies.vocabulary import Vocabulary
@@ -74,6 +75,7 @@ class Trunk:
         self.origin: Trunk | None = None
         """The trunk that this one was merged from."""
         self._merged: WeakValueDictionary[tuple[tuple[str, float], ...], Trunk] = WeakValueDictionary()
+        self._shifts: dict[str, Mapping[str, Tensor]] = {}
         self._active: tuple[str, ...] = ()
         self._lock = threading.RLock()
         self._embeddings = model.get_input_embeddings()
@@ -108,6 +110,7 @@ class Trunk:
         Raises:
             ModelError: the adapter does not fit on these weights.
         """
+        trained = self._trained()
         try:
             with quiet_peft():
                 if self._peft is None:
@@ -121,7 +124,7 @@ class Trunk:
                     raise ValueError(f"its tensors are not those of its configuration, the first is {wrong[0]}")
         except (ValueError, RuntimeError, KeyError) as error:
             self._active = _UNKNOWN
-            self._discard(name)
+            self._discard(name, trained)
             raise ModelError(
                 given=f"an adapter that does not fit on {self.source}: {error}",
                 expected="a LoRA adapter trained on this model",
@@ -130,16 +133,17 @@ class Trunk:
         if weights is None:
             self._apart.add(name)
         self._decoder = None  # an adapter of this name may have been there before
-        self._peft.requires_grad_(False).eval()
+        self._peft.eval()
+        self._train_only(trained)
         self._active = _UNKNOWN  # peft has switched modules on its own
         self._activate(())
 
-    def _discard(self, name: str) -> None:
+    def _discard(self, name: str, trained: set[nn.Parameter]) -> None:
         """Take an adapter that could not be loaded off again, so that the base is as it was."""
         if self.has_adapter(name):
             assert self._peft is not None
             self._peft.delete_adapter(name)
-        self.model.requires_grad_(False)
+        self._train_only(trained)
         self._activate(())
 
     def has_adapter(self, name: str) -> bool:
@@ -216,14 +220,19 @@ class Trunk:
         for place, leaf in enumerate(leaves):
             names = frozenset(leaf.loads)
             fused = lean is not None and all(lean.fuses(name) for name in names)
+            if not fused and names & self._shifts.keys():
+                raise ModelError(
+                    given=f"gradients through {leaf.name}, whose vector has plain differences that are not merged",
+                    expected="low-rank vectors alone where weights are trained",
+                    hint="load the model with the vector applied to its weights: trimtab vector apply",
+                )
             groups.setdefault((frozenset() if fused else names, fused), []).append(place)
         return [(tuple(places), lean if fused else None) for (_, fused), places in groups.items()]
 
     def _bring(self, leaf: LM) -> None:
         """Put what a leaf uses on the trunk, where it is not there yet: its vectors, and adapters of the origin."""
         for vector in leaf.riding:
-            if not self.has_adapter(vector_adapter(vector)):
-                self.add_adapter(vector_adapter(vector), *as_adapter(vector))
+            self._put(vector)
         if leaf.adapter is None or self.has_adapter(leaf.adapter):
             return
         if self.origin is None or not self.origin.has_adapter(leaf.adapter):
@@ -238,12 +247,26 @@ class Trunk:
         if (control := self.origin.controls.get(leaf.adapter)) is not None:
             self.controls[leaf.adapter] = control
 
+    def rides(self, vector: Vector) -> bool:
+        """Return whether rows may use a vector at scales of their own, without its being merged."""
+        return not vector.dense or (self._leanable and all(map(can_shift, vector.dense)))
+
+    def _put(self, vector: Vector) -> None:
+        """Put a vector on the trunk: its factors as an adapter, its plain differences beside it."""
+        name = vector_adapter(vector)
+        if vector.low_rank and not self.has_adapter(name):
+            self.add_adapter(name, *as_adapter(vector))
+        if vector.dense and name not in self._shifts:
+            check_fits(vector, self.model, self.source)
+            self._shifts[name] = dict(vector.dense)
+            self._decoder = None
+
     def _lean(self) -> Decoder | None:
         """Return the lean pass, made when first needed; weights that are trained are not for it."""
         if not self._leanable or any(each.requires_grad or each.grad is not None for each in self._weights):
             return None
         if self._decoder is None or self._decoder.stale():
-            self._decoder = Decoder(self.model, self._apart)
+            self._decoder = Decoder(self.model, self._apart, self._shifts)
         self._decoder.renew()
         return self._decoder
 
@@ -268,7 +291,7 @@ class Trunk:
         if lean is None:
             with self._scaled(scales):
                 return self._forward.prompts(tokens, lengths, mask, self._control(leaves[0]))
-        embedded = lean.embed(self._forward.plain(tokens))
+        embedded = lean.embed(self._forward.plain(tokens), lean.use(scales, width))
         for place, leaf in enumerate(leaves):
             if (control := self._control(leaf)) is not None:
                 own = slice(place, None, len(leaves))
@@ -284,7 +307,7 @@ class Trunk:
         if not stack.lean:
             with self._scaled(stack.scales):
                 return self._forward.block(rows, tokens, self._control(leaves[0]))
-        lean = None if self._wants_gradients() else self._decoder
+        lean = None if self._wants_gradients() else self._decoder or self._lean()
         if lean is None:
             raise StateError(
                 given="a state that was made without gradients, stepped with them",
@@ -293,7 +316,10 @@ class Trunk:
             )
         grown = rows.grown(block)
         logits = self._graphs.run(lean, grown, stack.scales, tokens)
-        return lean.forward(lean.embed(tokens), grown, stack.scales, block) if logits is None else logits, grown
+        if logits is None:
+            embedded = lean.embed(tokens, lean.use(stack.scales, block))
+            logits = lean.forward(embedded, grown, stack.scales, block)
+        return logits, grown
 
     def _in_order(self, found: Sequence[tuple[Stack, Tensor]], count: int) -> Tensor:
         """Sort the rows of all stacks by leaf, float32, without the columns past the vocabulary; (L, B, T, V)."""
@@ -337,15 +363,22 @@ class Trunk:
         """Make some adapters (or none) those that the next forward uses, without touching who is trained."""
         if self._peft is None or names == self._active:
             return
-        trained = {p for p in self.model.parameters() if p.requires_grad}
+        trained = self._trained()
         for module in self.model.modules():
             if isinstance(module, BaseTunerLayer):
                 if names:
                     module.set_adapter(list(names))
                 module.enable_adapters(bool(names))
-        for parameter in self.model.parameters():  # the toggles above also switch gradients
-            parameter.requires_grad_(parameter in trained)
+        self._train_only(trained)
         self._active = names
+
+    def _trained(self) -> set[nn.Parameter]:
+        return {parameter for parameter in self.model.parameters() if parameter.requires_grad}
+
+    def _train_only(self, trained: set[nn.Parameter]) -> None:
+        """Switch gradients back to how they were: peft switches them when adapters come or are toggled."""
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter in trained)
 
     # -- merging -----------------------------------------------------------------------------------------------------
 
@@ -363,17 +396,3 @@ class Trunk:
                 found.origin = self
                 self._merged[key] = found
             return found
-
-
-def weights_identity(model: nn.Module) -> str:
-    """Hash names, shapes and a sample of the values of every tensor.
-
-    The sample is rounded to bfloat16, so that the same weights stored in float32 and in bfloat16 are the same.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.bfloat16)
-        digest.update(sample.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
