@@ -35,16 +35,15 @@ def test_views_are_written_as_they_look(tmp_path):
 
 
 def test_each_tensor_is_asked_for_once_and_let_go(tmp_path):
-    class Counting(dict):
-        asked = []
+    asked = []
 
+    class Counting(dict):
         def __getitem__(self, name):
-            self.asked.append(name)
+            asked.append(name)
             return torch.ones(3)
 
-    tensors = Counting(a=None, b=None)
-    write_tensors(tmp_path / "x.safetensors", tensors)
-    assert tensors.asked == ["a", "b"]
+    write_tensors(tmp_path / "x.safetensors", Counting(a=None, b=None))
+    assert asked == ["a", "b"]
 
 
 @pytest.mark.parametrize(("value", "told"), [(float("nan"), "NaN"), (float("inf"), "infinite")])
@@ -58,11 +57,14 @@ def test_values_that_are_not_finite_are_named(tmp_path, value, told):
         write_tensors(tmp_path / "y.safetensors", load_file(tmp_path / "x.safetensors"))
 
 
-def test_a_file_that_goes_away_is_told(tmp_path):
+def test_a_file_that_goes_away_or_is_written_again_is_told(tmp_path):
     save_file({"x": torch.ones(2)}, tmp_path / "x.safetensors")
     files = TensorFiles.open([tmp_path / "x.safetensors"])
+    with pytest.raises(KeyError):
+        files["y"]
+    save_file({"x": torch.ones(2), "y": torch.ones(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match="written again"):
+        files["x"]
     (tmp_path / "x.safetensors").unlink()
     with pytest.raises(ModelError, match="no longer"):
         files["x"]
-    with pytest.raises(KeyError):
-        files["y"]

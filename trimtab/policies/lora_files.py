@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors.torch import save_file
 from torch import Tensor
@@ -129,15 +129,23 @@ def _scaled(config: LoraConfig, module: str, down: Tensor, up: Tensor, where: st
 
 def _read_config(folder: Path) -> LoraConfig:
     """Read an adapter's configuration and refuse what is not plain LoRA."""
+    known = {each.name for each in fields(LoraConfig)}
     try:
-        stated = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        config = PeftConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        stated: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        kind, unknown = stated.get("peft_type"), [name for name in stated if stated[name] and name not in known]
+        config = LoraConfig(**{name: value for name, value in stated.items() if name in known})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             given=f"{folder}/adapter_config.json, which cannot be read: {error}",
             expected="the configuration of a LoRA adapter",
             hint="save the adapter again with peft's save_pretrained",
         ) from error
+    if kind != "LORA":
+        raise ModelError(
+            given=f"the {kind} adapter {folder}",
+            expected="a LoRA adapter",
+            hint="merge it into its base with peft's merge_and_unload, and take the vector between the two models",
+        )
     if saved := stated.get("modules_to_save"):
         raise ModelError(
             given=f"the adapter {folder} with modules_to_save: {', '.join(map(str, saved))}",
@@ -145,13 +153,7 @@ def _read_config(folder: Path) -> LoraConfig:
             "which stay at full strength whatever the vector is multiplied by",
             hint="merge the adapter into its base with peft's merge_and_unload, and take the vector between the models",
         )
-    if not isinstance(config, LoraConfig):
-        raise ModelError(
-            given=f"the {config.peft_type} adapter {folder}",
-            expected="a LoRA adapter",
-            hint="merge it into its base with peft's merge_and_unload, and take the vector between the two models",
-        )
-    if more := _more_than_factors(config):
+    if more := [*(f"{name}={stated[name]}" for name in unknown), *_more_than_factors(config)]:
         raise ModelError(
             given=f"the adapter {folder} with {', '.join(more)}",
             expected="low-rank factors alone, added to the weights of the base as they are on disk",

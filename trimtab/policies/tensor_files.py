@@ -30,10 +30,12 @@ class TensorFiles(Mapping[str, Tensor]):
     Args:
         places: what the tensors are called here, to the file each is in and its name there.
         shapes: theirs.
+        stamps: sizes and times of the files when they were opened; a file that was changed since is not read.
     """
 
     places: Mapping[str, tuple[Path, str]]
     shapes: Mapping[str, tuple[int, ...]]
+    stamps: Mapping[Path, tuple[int, int]]
 
     @staticmethod
     def open(files: Sequence[Path]) -> TensorFiles:
@@ -44,8 +46,10 @@ class TensorFiles(Mapping[str, Tensor]):
         """
         places: dict[str, tuple[Path, str]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
+        stamps = {}
         for path in files:
             try:
+                stamps[path] = _stamp(path)
                 with safe_open(path, framework="pt") as file:
                     for name in file.keys():  # noqa: SIM118, the file is no mapping
                         places[name] = (path, name)
@@ -56,32 +60,46 @@ class TensorFiles(Mapping[str, Tensor]):
                     expected="a whole safetensors file",
                     hint="copy it again",
                 ) from error
-        return TensorFiles(places, shapes)
+        return TensorFiles(places, shapes, stamps)
 
     def renamed(self, names: Mapping[str, str]) -> TensorFiles:
         """Keep the tensors whose new name is a key; its value is the name that they had."""
-        return TensorFiles(
-            {new: self.places[old] for new, old in names.items()}, {new: self.shapes[old] for new, old in names.items()}
-        )
+        places = {new: self.places[old] for new, old in names.items()}
+        return TensorFiles(places, {new: self.shapes[old] for new, old in names.items()}, self.stamps)
 
     def __getitem__(self, name: str) -> Tensor:
         path, stored = self.places[name]
         try:
+            changed = _stamp(path) != self.stamps[path]
             with safe_open(path, framework="pt") as file:
                 tensor: Tensor = file.get_tensor(stored)
         except (SafetensorError, OSError) as error:
-            raise ModelError(
-                given=f"{stored!r} in {path}, which can no longer be read: {error}",
-                expected="the file that was opened",
-                hint="open it again",
-            ) from error
+            raise _gone(path, stored, str(error)) from error
+        if changed:
+            raise _gone(path, stored, "it was written again")
         return finite(tensor, f"{stored!r} in {path}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places  # without reading it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
 
     def __len__(self) -> int:
         return len(self.places)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _gone(path: Path, name: str, why: str) -> ModelError:
+    return ModelError(
+        given=f"{name!r} in {path}, which is no longer what was opened: {why}",
+        expected="files that stay as they are while they are in use",
+        hint="load it again",
+    )
 
 
 def finite(tensor: Tensor, what: str) -> Tensor:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -16,35 +15,12 @@ from peft.utils.merge_utils import calculate_majority_sign_mask, disjoint_merge
 from torch import Tensor
 
 from trimtab.errors import ConfigError, ModelError
+from trimtab.policies.lazy import LazyTensors
 from trimtab.policies.vector import Combination, Linear, LowRank, Origin, Vector
-from trimtab.vectors.whole import Whole
+from trimtab.vectors.whole import whole
 
 Part = tuple[Vector, float]
 """A vector and its coefficient."""
-
-
-@dataclass(frozen=True, eq=False)
-class Merged(Mapping[str, Tensor]):
-    """Differences that are computed tensor by tensor from those of several vectors.
-
-    Args:
-        names: of the tensors.
-        merge: computes the one of a name.
-    """
-
-    names: tuple[str, ...]
-    merge: Callable[[str], Tensor]
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self.names:
-            raise KeyError(name)
-        return self.merge(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def realise(combination: Linear) -> Vector:
@@ -80,7 +56,7 @@ def realise(combination: Linear) -> Vector:
         return reduce(torch.add, (amount * vector.dense[name] for vector, amount in parts if name in vector.dense))
 
     names = tuple(sorted({name for vector, _ in parts for name in vector.dense}))
-    return Vector(low_rank, Merged(names, added), _origin(parts, str(_combination(combination))), "sum")
+    return Vector(low_rank, LazyTensors(names, added), _origin(parts, str(_combination(combination))), "sum")
 
 
 def ties(combination: Linear, *, density: float = 0.2) -> Vector:
@@ -111,7 +87,7 @@ def ties(combination: Linear, *, density: float = 0.2) -> Vector:
     """
     _check_density(density)
     parts = _parts(combination)
-    wholes = [Whole(vector) for vector, _ in parts]
+    wholes = [whole(vector) for vector, _ in parts]
     limits = [_threshold(whole, density) for whole in wholes]
 
     def merged(name: str) -> Tensor:
@@ -154,13 +130,13 @@ def dare(combination: Linear, *, density: float = 0.5, seed: int = 0) -> Vector:
     """
     _check_density(density)
     parts = _parts(combination)
-    wholes = [Whole(vector) for vector, _ in parts]
+    wholes = [whole(vector) for vector, _ in parts]
 
     def merged(name: str) -> Tensor:
         kept = []
-        for whole, (vector, amount) in zip(wholes, parts, strict=True):
-            if name in whole:
-                difference = whole[name]
+        for each, (vector, amount) in zip(wholes, parts, strict=True):
+            if name in each:
+                difference = each[name]
                 drawn = hashlib.sha256(f"{seed} {vector.digest} {name}".encode()).digest()
                 generator = torch.Generator().manual_seed(int.from_bytes(drawn[:8], "little") >> 1)
                 mask = torch.rand(difference.shape, generator=generator) < density
@@ -222,7 +198,7 @@ def inner(first: Vector, second: Vector) -> float:
         >>> inner(vector, vector)
         25.0
     """
-    a, b = Whole(first), Whole(second)
+    a, b = whole(first), whole(second)
     return sum(float((a[name].double() * b[name].double()).sum()) for name in a if name in b)
 
 
@@ -266,9 +242,9 @@ def _origin(parts: Sequence[Part], made: str) -> Origin:
     return Origin(origins[0].base, origins[0].source, domain, level, made)
 
 
-def _merged(parts: list[Part], wholes: list[Whole], merge: Callable[[str], Tensor], made: str) -> Vector:
-    names = tuple(sorted({name for whole in wholes for name in whole}))
-    return Vector({}, Merged(names, merge), _origin(parts, made), "merged")
+def _merged(parts: list[Part], wholes: list[LazyTensors], merge: Callable[[str], Tensor], made: str) -> Vector:
+    names = tuple(sorted({name for each in wholes for name in each}))
+    return Vector({}, LazyTensors(names, merge), _origin(parts, made), "merged")
 
 
 def _check_density(density: float) -> None:
@@ -278,22 +254,22 @@ def _check_density(density: float) -> None:
         )
 
 
-def _threshold(whole: Whole, density: float) -> float:
+def _threshold(tensors: Mapping[str, Tensor], density: float) -> float:
     """Return the smallest magnitude among the ``density`` largest of all values.
 
     The bits of non-negative float32 numbers are in the numbers' order: counting by their upper half, then by the lower
     half within one bin, finds the exact value in two passes, with one tensor in memory.
     """
     upper = torch.zeros(1 << 16, dtype=torch.int64)
-    for name in whole:
-        upper += (_bits(whole[name]) >> 16).bincount(minlength=1 << 16)
+    for name in tensors:
+        upper += (_bits(tensors[name]) >> 16).bincount(minlength=1 << 16)
     wanted = max(1, int(density * int(upper.sum())))
     above = upper.flip(0).cumsum(0).flip(0)  # how many are in this bin or higher
     place = int((above >= wanted).nonzero().max())
     left = wanted - int(above[place] - upper[place])
     lower = torch.zeros(1 << 16, dtype=torch.int64)
-    for name in whole:
-        bits = _bits(whole[name])
+    for name in tensors:
+        bits = _bits(tensors[name])
         lower += (bits[bits >> 16 == place] & 0xFFFF).bincount(minlength=1 << 16)
     above = lower.flip(0).cumsum(0).flip(0)
     found = place << 16 | int((above >= left).nonzero().max())

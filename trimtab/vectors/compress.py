@@ -13,7 +13,7 @@ from trimtab.errors import ConfigError
 from trimtab.policies.checkpoint import Layout, Weights
 from trimtab.policies.lm import LM
 from trimtab.policies.vector import LowRank, Vector
-from trimtab.vectors.whole import Whole
+from trimtab.vectors.whole import whole
 
 OnModule = Callable[[int, int], None]
 """Told how many of how many modules are done."""
@@ -122,21 +122,21 @@ def compress(
             hint="energy=0.99 keeps 99 % of every module's squared norm",
         )
     linear = _linear(base if base is not None else vector.origin.source)
-    whole = Whole(vector)
-    modules = [name.removesuffix(".weight") for name in whole if name.removesuffix(".weight") in linear]
+    tensors = whole(vector)
+    modules = [name.removesuffix(".weight") for name in tensors if name.removesuffix(".weight") in linear]
     factors = {module: each for module, each in vector.low_rank.items() if module not in linear}
     kept = []
     for done, module in enumerate(modules):
-        factors[module], report = _truncated(module, whole[f"{module}.weight"], energy, max_rank)
+        factors[module], report = _truncated(module, tensors[f"{module}.weight"], energy, max_rank)
         kept.append(report)
         if on_module is not None:
             on_module(done + 1, len(modules))
     others = {name: vector.dense[name] for name in vector.dense if name.removesuffix(".weight") not in linear}
-    unchanged = tuple(name for name in whole if name.removesuffix(".weight") not in linear)
+    unchanged = tuple(name for name in tensors if name.removesuffix(".weight") not in linear)
     limit = "" if max_rank is None else f", rank at most {max_rank}"
     made = f"{vector.origin.made}; truncated to {energy:g} of each linear layer's squared norm{limit}"
     small = Vector(factors, others, replace(vector.origin, made=made), vector.label)
-    rest = sum(float(whole[name].double().square().sum()) for name in unchanged)
+    rest = sum(float(tensors[name].double().square().sum()) for name in unchanged)
     return Compression(small, tuple(kept), unchanged, rest)
 
 

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from trimtab.errors import ModelError, VocabularyError
 from trimtab.policies.checkpoint import Layout, Weights, few, plain
 from trimtab.policies.guide_folder import read_guide_file
+from trimtab.policies.lazy import LazyTensors
 from trimtab.policies.lm import LM
 from trimtab.policies.lora_files import factors_of, read_factors
 from trimtab.policies.tensor_files import finite
@@ -66,7 +66,7 @@ def between(aligned: Source, base: Source, *, domain: str = "", level: str = "")
         new = _weights(aligned)
         _check_alike(new, old)
         made = f"{new.source} minus {old.source}"
-        dense = Differences.found(new, old)
+        dense = _differences(new, old)
         if isinstance(aligned, LM) or isinstance(base, LM):
             dense = dict(dense)  # models in memory may change or go
     origin = Origin(old.identity, old.source, domain, level, made)
@@ -75,39 +75,16 @@ def between(aligned: Source, base: Source, *, domain: str = "", level: str = "")
     return vector
 
 
-@dataclass(frozen=True, eq=False)
-class Differences(Mapping[str, Tensor]):
-    """The differences of two sets of weights, each computed when it is asked for.
+def _differences(new: Weights, old: Weights) -> LazyTensors:
+    """Read both models once, to learn which tensors differ; compute their differences when they are asked for."""
 
-    Args:
-        new: what is subtracted from.
-        old: what is subtracted.
-        names: of the tensors that differ.
-    """
+    def difference(name: str) -> Tensor:
+        after = new[name]
+        before = old[name].to(after.device)
+        wide = torch.promote_types(torch.promote_types(after.dtype, before.dtype), torch.float32)
+        return after.to(wide) - before.to(wide)
 
-    new: Weights
-    old: Weights
-    names: tuple[str, ...]
-
-    @staticmethod
-    def found(new: Weights, old: Weights) -> Mapping[str, Tensor]:
-        """Read both models once, to learn which tensors differ."""
-        everything = Differences(new, old, _shared_names(new, old))
-        changed = tuple(name for name in everything.names if _is_changed(new, old, name))
-        return Differences(new, old, changed)
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self.names:
-            raise KeyError(name)
-        new, old = self.new[name], self.old[name].to(self.new[name].device)
-        wide = torch.promote_types(torch.promote_types(new.dtype, old.dtype), torch.float32)
-        return new.to(wide) - old.to(wide)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
+    return LazyTensors([name for name in _shared_names(new, old) if _is_changed(new, old, name)], difference)
 
 
 def _is_changed(new: Weights, old: Weights, name: str) -> bool:

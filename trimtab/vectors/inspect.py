@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trimtab.policies.vector import Vector
 from trimtab.vectors.mask import layer_of
-from trimtab.vectors.whole import Whole
+from trimtab.vectors.whole import whole
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def norms(vector: Vector) -> list[Norm]:
         >>> norms(vector)[0]
         Norm(name='model.layers.3.mlp.up_proj.weight', layer=3, kind='up_proj', norm=5.0, size=2, rank=None)
     """
-    whole, found = Whole(vector), []
-    for name in whole:
+    tensors, found = whole(vector), []
+    for name in tensors:
         module = name.rpartition(".")[0]
         factors = vector.low_rank.get(module) if name.endswith(".weight") and name not in vector.dense else None
-        difference = whole[name]
+        difference = tensors[name]
         kind = module.rpartition(".")[2] + ("" if name.endswith(".weight") else f".{name.rpartition('.')[2]}")
         norm = float(difference.double().square().sum().sqrt())
         rank = None if factors is None else factors.rank
