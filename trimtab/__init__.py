@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trimtab import decoding, evaluation, rewards, testing, training, values
+    from trimtab import decoding, evaluation, rewards, testing, training, values, vectors
     from trimtab.decoding.answer import Answer
     from trimtab.decoding.search import search
     from trimtab.errors import TrimtabError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trimtab.policies.state import State
     from trimtab.policies.support import plausible, within
     from trimtab.policies.toy import Table
+    from trimtab.policies.vector import Vector
     from trimtab.policies.vocabulary import Vocabulary
     from trimtab.training.config import TrainConfig
     from trimtab.training.trainer import train
@@ -35,6 +36,7 @@ _HOMES = {
     "Table": "trimtab.policies.toy",
     "TrainConfig": "trimtab.training.config",
     "TrimtabError": "trimtab.errors",
+    "Vector": "trimtab.policies.vector",
     "Vocabulary": "trimtab.policies.vocabulary",
     "mix": "trimtab.policies.mixture",
     "parse": "trimtab.policies.expression",
@@ -52,6 +54,7 @@ _ROOMS = {
     "testing": "trimtab.testing",
     "training": "trimtab.training",
     "values": "trimtab.values",
+    "vectors": "trimtab.vectors",
 }
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "Table",
     "TrainConfig",
     "TrimtabError",
+    "Vector",
     "Vocabulary",
     "__version__",
     "decoding",
@@ -79,6 +83,7 @@ __all__ = [
     "train",
     "training",
     "values",
+    "vectors",
     "within",
 ]
 

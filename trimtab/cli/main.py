@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 import trimtab
-from trimtab.cli import models
+from trimtab.cli import models, vector
 from trimtab.cli.bench import bench
 from trimtab.cli.demo import demo
 from trimtab.cli.doctor import doctor
@@ -33,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(models.app, name="models")
+app.add_typer(vector.app, name="vector")
 app.command()(generate)
 app.command()(trace)
 app.command()(train)

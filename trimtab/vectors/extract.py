@@ -82,7 +82,7 @@ def _differences(new: Weights, old: Weights) -> LazyTensors:
         after = new[name]
         before = old[name].to(after.device)
         wide = torch.promote_types(torch.promote_types(after.dtype, before.dtype), torch.float32)
-        return after.to(wide) - before.to(wide)
+        return after.to(wide) - before  # which is exact in the wide dtype, whatever the two are
 
     return LazyTensors([name for name in _shared_names(new, old) if _is_changed(new, old, name)], difference)
 
