@@ -200,6 +200,23 @@ def test_adapters_on_both_sides_are_no_weights(base):
         between(base, guide)
 
 
+def test_models_with_vectors_are_no_models_as_trained(base):
+    guide = with_lora(tiny_lm())
+    vector = between(guide, guide.untouched)
+    for steered in (guide.untouched + 0.5 * vector, guide + 0.5 * vector):
+        with pytest.raises(ModelError, match=r"vectors\.realise"):
+            between(steered, guide.untouched)
+
+
+def test_what_is_taken_is_what_is_added(base, aligned):
+    """The base and 1 times the vector is the aligned model, and 0 times is the base, bit for bit."""
+    prompts = ["w1 w2 w3", "w4"]
+    old, new, vector = LM.load(base), LM.load(aligned), between(aligned, base)
+    expected = new.next_log_probs(prompts)
+    torch.testing.assert_close((old + vector).next_log_probs(prompts), expected, atol=1e-5, rtol=0)
+    assert torch.equal((old + 0 * vector).next_log_probs(prompts), old.next_log_probs(prompts))
+
+
 def test_an_adapter_cannot_be_the_base(base, tmp_path):
     guide = with_lora(tiny_lm())
     with pytest.raises(ModelError, match="not the base"):

@@ -106,6 +106,7 @@ def _weights(source: Source) -> Weights:
     """Open a model on disk, or take one that is in memory."""
     if not isinstance(source, LM):
         return Weights.open(source)
+    _refuse_steered(source)
     if source.adapter is not None or source.view.control is not None:
         raise ModelError(
             given=f"{source.name}, which has an adapter or learned control tokens, where whole weights are compared",
@@ -121,11 +122,21 @@ def _weights(source: Source) -> Weights:
     )
 
 
+def _refuse_steered(lm: LM) -> None:
+    if lm.vectors.parts:
+        raise ModelError(
+            given=f"{lm.name}, to which vectors are added",
+            expected="a model as it was trained",
+            hint="vectors.realise(0.7 * medical - 0.3 * legal) makes one vector of a combination",
+        )
+
+
 def _adapter(aligned: Source, base: Weights) -> dict[str, LowRank] | None:
     """Return the factors of an adapter on the base, or None for a whole model."""
     if isinstance(aligned, LM):
         if aligned.adapter is None or aligned.view.control is not None:
             return None
+        _refuse_steered(aligned)
         stated, where = aligned.trunk.identity, aligned.name
         config, weights = aligned.trunk.adapter_config(aligned.adapter), aligned.trunk.adapter_weights(aligned.adapter)
         factors = factors_of(config, weights, where)
