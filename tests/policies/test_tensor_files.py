@@ -57,6 +57,11 @@ def test_values_that_are_not_finite_are_named(tmp_path, value, told):
         write_tensors(tmp_path / "y.safetensors", load_file(tmp_path / "x.safetensors"))
 
 
+def test_integers_are_no_differences(tmp_path):
+    with pytest.raises(ModelError, match=r"'x' of torch\.int64"):
+        write_tensors(tmp_path / "x.safetensors", {"x": torch.ones(2, dtype=torch.int64)})
+
+
 def test_a_file_that_goes_away_or_is_written_again_is_told(tmp_path):
     save_file({"x": torch.ones(2)}, tmp_path / "x.safetensors")
     files = TensorFiles.open([tmp_path / "x.safetensors"])

@@ -9,12 +9,13 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from trimtab.errors import ModelError, VocabularyError
 from trimtab.policies.lm import LM
 from trimtab.policies.tensor_files import TensorFiles
 from trimtab.policies.vector import Vector
+from trimtab.policies.vocabulary import Vocabulary
 from trimtab.testing import tiny_lm, with_lora
 from trimtab.vectors.extract import between
 
@@ -194,6 +195,21 @@ def test_an_adapter_that_does_not_fit(base, tmp_path):
         between(folder, base)
 
 
+def test_an_adapter_on_layers_that_keep_their_weights_transposed(tmp_path):
+    """GPT-2's c_attn is (in, out); factors are (out, r) and (r, in) all the same, and are added as PEFT adds them."""
+    config = GPT2Config(vocab_size=13, n_embd=32, n_layer=1, n_head=4, n_positions=64, initializer_range=0.4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(config)
+    base = LM.of(model, Vocabulary.of_pieces([f"t{i}" for i in range(13)], end="t12"), name="gpt2")
+    shape = LoraConfig(r=2, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
+    guide = with_lora(base, config=shape)
+    vector = between(guide, base)
+    assert vector.low_rank["transformer.h.0.attn.c_attn"].up.shape == (96, 2)
+    torch.testing.assert_close((base + vector).next_log_probs(["t1"]), guide.next_log_probs(["t1"]), atol=1e-5, rtol=0)
+    assert Vector.load(vector.save(tmp_path / "v")) == vector
+
+
 def test_adapters_on_both_sides_are_no_weights(base):
     guide = with_lora(LM.load(base), "both sides")
     with pytest.raises(ModelError, match="without adapters"):
@@ -300,6 +316,7 @@ import resource, sys, torch, transformers, peft
 import trimtab.vectors.extract, trimtab.policies.vector_folder
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 from trimtab.policies.vector import Vector
+from trimtab.policies.vocabulary import Vocabulary
 Vector.between(sys.argv[1], "smollm2-135m").save(sys.argv[2])
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - own) / 1024)
 """

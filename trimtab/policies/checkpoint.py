@@ -145,7 +145,8 @@ def _folder_of(source: str) -> Path:
 
     try:
         with quiet_transformers():
-            return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+            patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+            return Path(snapshot_download(source, allow_patterns=patterns, ignore_patterns=["*/*"]))
     except Exception as error:  # the hub's client lets through the errors of whichever HTTP library it is built on
         raise ModelError(
             given=f"the model {source!r}, which is no folder and cannot be fetched: {str(error).splitlines()[0]}",
@@ -228,7 +229,8 @@ def _match(skeleton: PreTrainedModel, stored: TensorFiles, folder: Path) -> tupl
         raise ModelError(
             given=f"{folder} {what}",
             expected="the tensors of the architecture that its config.json names, no more and no less",
-            hint="save the model again with transformers' save_pretrained",
+            hint="where loading renames tensors, load both models and take the vector in memory: "
+            "tt.Vector.between(tt.LM.load(aligned), tt.LM.load(base))",
         )
     return Layout(layout.names, tied, layout.linear), found
 

@@ -130,7 +130,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         tensors: floating-point tensors by name, each asked for once.
 
     Raises:
-        ModelError: one has values that are not finite.
+        ModelError: one has values that are not finite, or that are no floating-point numbers of a usual kind.
     """
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     # Dtypes and shapes are known when all is written; the header, padded with spaces, goes in front of it then.
@@ -141,6 +141,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         end = 0
         for name in sorted(tensors):
             tensor = finite(tensors[name].detach(), repr(name)).cpu().contiguous()
+            if tensor.dtype not in _DTYPES:
+                raise ModelError(
+                    given=f"the tensor {name!r} of {tensor.dtype}",
+                    expected=", ".join(map(str, _DTYPES)),
+                    hint="differences are floating-point numbers",
+                )
             start, end = end, end + tensor.numel() * tensor.element_size()
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
             place = [start, end]

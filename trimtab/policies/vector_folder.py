@@ -123,7 +123,8 @@ def _check_kind(folder: Path, about: Mapping[str, Any]) -> None:
             expected=f"a format up to {FORMAT}",
             hint="update trimtab",
         )
-    if kind in ("lm", "value") or (kind != "vector" and (folder / "config.json").is_file()):
+    whole = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
+    if kind in ("lm", "value") or whole:
         raise ModelError(
             given=f"{folder}, which is a whole model",
             expected="a vector or a LoRA adapter",
