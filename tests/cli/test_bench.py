@@ -11,7 +11,7 @@ def short(tiny_lm_folder):
 def test_the_suites_are_listed_without_a_model(trimtab):
     ran = trimtab("bench", "--list")
     assert ran.code == 0 and ran.err == ""
-    names = ["decode", "fused", "speculative", "search", "knobs", "prefill"]
+    names = ["decode", "fused", "speculative", "search", "knobs", "vectors", "prefill"]
     assert [line.split()[0] for line in ran.out.splitlines() if line.strip()] == names
     assert [suite["name"] for suite in trimtab("bench", "--list", "--json").json["suites"]] == names
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trimtab.cli import coefficients
 from trimtab.cli.console import Talk
 from trimtab.cli.options import Json, Quiet
 from trimtab.errors import ConfigError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from trimtab.policies.vector import Linear, Vector
 
 app = typer.Typer(help="Vectors: what training changed, as something to add to a model.", no_args_is_help=True)
+app.command()(coefficients.apply)
+app.command()(coefficients.search)
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; a vector that is there is replaced.")]
 Folder = Annotated[Path, typer.Argument(help="Of a vector, or of a LoRA adapter.")]
@@ -98,14 +101,14 @@ def combine(  # noqa: PLR0913 -- one parameter an option
     talk = Talk(as_json, quiet)
     if density is not None and method not in ("ties", "dare"):
         raise ConfigError(given=f"--density with --method {method}", expected="ties or dare", hint="leave it out")
-    weighted = [_weighted(text) for text in folders]
+    terms = [weighted(text) for text in folders]
     wanted = None if layers is None else _numbers(layers)
-    vectors = [load_vector(folder) for folder, _ in weighted]
+    vectors = [load_vector(folder) for folder, _ in terms]
     if allow_sibling:
         vectors = _of_one_base(vectors, talk)
     if wanted is not None or modules:
         vectors = [only(vector, layers=wanted, modules=modules) for vector in vectors]
-    weights = [weight for _, weight in weighted]
+    weights = [weight for _, weight in terms]
     talk.note(f"combining {len(vectors)} vectors by {method}")
     shares = {} if density is None else {"density": density}
     if method == "slerp":
@@ -194,7 +197,7 @@ def _sum(vectors: Sequence[Vector], weights: Sequence[float]) -> Linear:
     return Combination.of([term for v, weight in zip(vectors, weights, strict=True) for term in (weight * v).terms()])
 
 
-def _weighted(text: str) -> tuple[str, float]:
+def weighted(text: str) -> tuple[str, float]:
     """Read FOLDER or FOLDER=WEIGHT."""
     folder, mark, weight = text.rpartition("=")
     try:
