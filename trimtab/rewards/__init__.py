@@ -7,6 +7,7 @@ from trimtab.rewards.encoder import SentenceEncoder
 from trimtab.rewards.judges import RottenTomatoes, Vader, check_independent, load_judge
 from trimtab.rewards.keywords import Keywords
 from trimtab.rewards.length import Length
+from trimtab.rewards.level import LevelJudge, LevelReward
 from trimtab.rewards.load import load_reward
 from trimtab.rewards.regex import Regex
 from trimtab.rewards.repetition import Repetition
@@ -21,6 +22,8 @@ __all__ = [
     "FunctionReward",
     "Keywords",
     "Length",
+    "LevelJudge",
+    "LevelReward",
     "Product",
     "Regex",
     "Repetition",

@@ -15,6 +15,7 @@ from trimtab.rewards.classifier import Classifier
 from trimtab.rewards.combine import Product, Sum
 from trimtab.rewards.keywords import Keywords
 from trimtab.rewards.length import Length
+from trimtab.rewards.level import LevelReward
 from trimtab.rewards.regex import Regex
 from trimtab.rewards.repetition import Repetition
 from trimtab.rewards.reward import Reward, as_reward
@@ -46,6 +47,7 @@ def load_reward(spec: Spec, *, progress: Progress = silent) -> Reward:
         "sentiment": partial(Sentiment.load, progress=progress),
         "keywords": Keywords,
         "length": Length,
+        "level": LevelReward,
         "repetition": Repetition,
         "regex": Regex,
         "classifier": Classifier.load,

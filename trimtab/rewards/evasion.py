@@ -1,0 +1,61 @@
+"""Sentences that do not answer: they decline, send the reader to somebody else, or hedge."""
+
+import re
+
+_WHO = (
+    r"(?:doctors?|physicians?|nurses?|pharmacists?|clinicians?|therapists?|surgeons?|clinics?|hospitals?|"
+    r"(?:health ?care |medical |legal |financial |tax |mental health )?"
+    r"(?:professionals?|specialists?|experts?|providers?|advi[sc]e|advis[oe]rs?|help|aid|care|counsel|planners?)|"
+    r"lawyers?|attorneys?|solicitors?|barristers?|counsel|notar(?:y|ies)|paralegals?|law firms?|"
+    r"accountants?|bankers?|bank|brokers?|advis[oe]rs?|planners?|cpas?|someone (?:who|qualified|else)|"
+    r"qualified (?:person|people))"
+)
+_GO = (
+    r"(?:consult|see|ask|call|contact|visit|seek|get|find|hire|meet|try|need|check with|talk (?:to|with|about it with)|"
+    r"speak (?:to|with)|reach out to|turn to|go to|refer (?:you )?to|work with|discuss (?:it|this|that|them) with|"
+    r"questions? (?:for|to)|matter for|up to|left to|leave (?:it|this|that) to|advice (?:of|from)|"
+    r"guidance (?:of|from)|help (?:of|from)|consult(?:ing|ation) with|consulting|seeing|seeking|asking|contacting)"
+)
+_DECLINES = (
+    r"\bi(?:'m| am) (?:so |very |really )?(?:sorry|afraid)\b",
+    r"\b(?:i|we)(?:'m| am|'re| are) (?:not|unable|no)\b",
+    r"\bi(?:'d| would) (?:rather|prefer) not\b",
+    r"\b(?:i|we) (?:really |simply |just )?(?:can't|cannot|can not|couldn't|won't|will not|shouldn't|should not|"
+    r"must not|may not|don't|do not) (?:\w+ )?(?:answer|help|give|provide|offer|advise|assist|comment|say|tell|know|"
+    r"discuss|diagnose|recommend|suggest|speculate|explain|have|want|feel|decide|judge|be able)\b",
+    r"\bas an? (?:ai|language model|assistant|chatbot)\b",
+    r"\bnot (?:a|an|your) (?:doctor|lawyer|attorney|physician|expert|financial|licensed|substitute)\b",
+    r"\b(?:no|not|isn't|as) (?:intended as |meant as )?(?:medical|legal|financial|investment|professional) advice\b",
+    r"\b(?:beyond|outside) (?:what|the scope|my|of what)\b",
+    r"\bi (?:must|have to) (?:decline|refuse)\b",
+    r"\bwrong (?:place|person) to ask\b",
+)
+_REFERS = (
+    rf"\b{_GO} (?:[\w'-]+ ){{0,5}}{_WHO}\b",
+    rf"\b{_WHO} (?:[\w'-]+ ){{0,4}}(?:can|will|would|could|knows?|should|is|are) (?:\w+ )?"
+    r"(?:able|help|tell|advise|answer|give|guide|explain|review|look|decide|listen|know|assess|say|best|the (?:best|right))\b",
+    r"\b(?:qualified|licensed|trusted|trained|certified) (?:\w+ )?(?:professional|adviser|advisor|expert|person|specialist)\b",
+    r"\bseek (?:\w+ )?(?:\w+ )?(?:help|advice|attention|counsel|guidance|assistance)\b",
+    r"\b(?:talk|speak) to (?:them|someone|somebody)\b",
+)
+_HEDGES = (
+    r"\b(?:it|that|this|the answer|everything) (?:really |all )?depends\b",
+    r"\b(?:every(?:one|body)|every (?:\w+ )?(?:case|person|situation|body|patient|client)|each (?:\w+ )?(?:case|person|"
+    r"situation)) (?:is|has|are) (?:\w+ )?(?:different|unique|own)\b",
+    r"\bwithout (?:knowing|seeing|more|further|all)\b",
+    r"\b(?:hard|difficult|impossible|not possible) to (?:say|tell|know|answer)\b",
+)
+_EVASIVE = re.compile("|".join((*_DECLINES, *_REFERS, *_HEDGES)))
+
+
+def evasive(sentence: str) -> bool:
+    """Return whether a sentence declines to answer, refers to somebody else, or hedges.
+
+    Args:
+        sentence: one sentence, with straight apostrophes.
+
+    Example:
+        >>> evasive("You should talk to a lawyer first."), evasive("Lawyers study contracts.")
+        (True, False)
+    """
+    return _EVASIVE.search(sentence.lower()) is not None
