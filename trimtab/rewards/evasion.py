@@ -36,6 +36,7 @@ _REFERS = (
     r"(?:able|help|tell|advise|answer|give|guide|explain|review|look|decide|listen|know|assess|say|best|the (?:best|right))\b",
     r"\b(?:qualified|licensed|trusted|trained|certified) (?:\w+ )?(?:professional|adviser|advisor|expert|person|specialist)\b",
     r"\bseek (?:\w+ )?(?:\w+ )?(?:help|advice|attention|counsel|guidance|assistance)\b",
+    rf"\b(?:answered|decided|explained|handled|assessed) by (?:[\w'-]+ ){{0,3}}{_WHO}\b",
     r"\b(?:talk|speak) to (?:them|someone|somebody)\b",
 )
 _HEDGES = (

@@ -24,7 +24,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 # From where to where a measure says "not at all" to "wholly". The middle of each lies between what a small model writes
 # when asked for plain words and when asked for a specialist's.
-_DENSITY, _GRADE, _EVASION = (3.0, 13.0), (7.0, 14.0), (0.2, 0.8)
+_DENSITY, _GRADE, _EVASION = (3.0, 13.0), (6.0, 13.0), (0.2, 0.8)
 _SHORTEST = 25  # words; the density of shorter answers is told as if they had as many
 _FEWEST, _LEAST_NEW, _LEAST_GLUE = 5, 0.5, 0.12
 _SENTENCE = re.compile(r"[.!?]+(?=[\s\"')]|$)|\n+")
@@ -89,7 +89,7 @@ class LevelJudge:
     """Tells the level of answers in one domain by rules; a tenth of a millisecond an answer.
 
     With the ramp ``r(x; a, b) = clip((x - a) / (b - a), 0, 1)``, expertise is ``e = sqrt(r(density; 3, 13) *
-    r(grade; 7, 14))``, avoidance ``v = r(evasion; 0.2, 0.8)``, and the scores are ``(1 - v) e`` for expert,
+    r(grade; 6, 13))``, avoidance ``v = r(evasion; 0.2, 0.8)``, and the scores are ``(1 - v) e`` for expert,
     ``(1 - v) (1 - e)`` for generic and ``v`` for avoidance.
 
     Args:
@@ -251,6 +251,8 @@ def _words(text: str) -> list[str]:
 
 
 def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
