@@ -12,7 +12,7 @@ _WHO = (
 )
 _GO = (
     r"(?:consult|see|ask|call|contact|visit|seek|get|find|hire|meet|try|need|check with|talk (?:to|with|about it with)|"
-    r"speak (?:to|with)|reach out to|turn to|go to|refer (?:you )?to|work with|discuss (?:it|this|that|them) with|"
+    r"speak (?:to|with)|reach out to|turn to|go to|refer (?:you )?to|work with|discuss (?:[\w'-]+ ){1,4}with|"
     r"questions? (?:for|to)|matter for|up to|left to|leave (?:it|this|that) to|advice (?:of|from)|"
     r"guidance (?:of|from)|help (?:of|from)|consult(?:ing|ation) with|consulting|seeing|seeking|asking|contacting)"
 )
@@ -33,8 +33,9 @@ _DECLINES = (
 _REFERS = (
     rf"\b{_GO} (?:[\w'-]+ ){{0,5}}{_WHO}\b",
     rf"\b{_WHO} (?:[\w'-]+ ){{0,4}}(?:can|will|would|could|knows?|should|is|are) (?:\w+ )?"
-    r"(?:able|help|tell|advise|answer|give|guide|explain|review|look|decide|listen|know|assess|say|best|the (?:best|right))\b",
-    r"\b(?:qualified|licensed|trusted|trained|certified) (?:\w+ )?(?:professional|adviser|advisor|expert|person|specialist)\b",
+    r"(?:able|help|tell|advise|answer|give|guide|explain|review|look|decide|listen|know|"
+    r"assess|say|best|the (?:best|right))\b",
+    r"\b(?:qualified|licensed|trusted|certified) (?:\w+ )?(?:advis[oe]r|expert|person|professional|specialist)\b",
     r"\bseek (?:\w+ )?(?:\w+ )?(?:help|advice|attention|counsel|guidance|assistance)\b",
     rf"\b(?:answered|decided|explained|handled|assessed) by (?:[\w'-]+ ){{0,3}}{_WHO}\b",
     r"\b(?:talk|speak) to (?:them|someone|somebody)\b",

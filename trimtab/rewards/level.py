@@ -30,11 +30,6 @@ _FEWEST, _LEAST_NEW, _LEAST_GLUE = 5, 0.5, 0.12
 _SENTENCE = re.compile(r"[.!?]+(?=[\s\"')]|$)|\n+")
 _WORD = re.compile(r"[a-z0-9]+(?:['\u2019][a-z]+)?")
 _VOWELS = re.compile(r"[aeiouy]+")
-_GLUE = frozenset(
-    "a about all also an and any are as at be been but by can do for from has have he her his how i if in into is it its "
-    "may more most no not of on or our she should so some such than that the their them there these they this to up was "
-    "we were what when which who will with would you your".split()
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,8 @@ class Reading:
     def level(self) -> Level | None:
         """The level with the highest score, or None where there is no prose."""
         scores = self.scores
-        return max(LEVELS, key=scores.__getitem__) if self.prose else None
+        best = max(LEVELS, key=lambda level: scores[level])
+        return best if self.prose else None
 
     @property
     def margin(self) -> float:
@@ -224,7 +220,7 @@ class _Terms:
     def of(self, words: Sequence[str]) -> set[str]:
         """Return the different terms among words."""
         singular = tuple(_singular(word) for word in words)
-        found = set()
+        found: set[str] = set()
         for at, word in enumerate(singular):
             found.update(" ".join(term) for term in self.whole.get(word, ()) if singular[at : at + len(term)] == term)
             if word.startswith(self.begins):
@@ -236,7 +232,7 @@ class _Terms:
 
 @cache
 def _terms(domain: Domain) -> _Terms:
-    entries: list[str] = yaml.safe_load((files(__package__) / "level_terms.yaml").read_text(encoding="utf-8"))[domain]
+    entries = _lists()[domain]
     whole: dict[str, tuple[tuple[str, ...], ...]] = {}
     for entry in entries:
         if "*" not in entry:
@@ -244,6 +240,17 @@ def _terms(domain: Domain) -> _Terms:
             whole[term[0]] = (*whole.get(term[0], ()), term)
     begins = tuple(entry[:-1] for entry in entries if entry.endswith("*"))
     return _Terms(whole, begins, tuple(entry[1:] for entry in entries if entry.startswith("*")))
+
+
+@cache
+def _lists() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = yaml.safe_load((files(__package__) / "level_terms.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def _glue() -> frozenset[str]:
+    return frozenset(_lists()["glue"])
 
 
 def _words(text: str) -> list[str]:
@@ -267,7 +274,7 @@ def _is_prose(words: Sequence[str]) -> bool:
     return (
         len(words) >= _FEWEST
         and len(set(threes)) >= _LEAST_NEW * len(threes)
-        and sum(word in _GLUE for word in words) >= _LEAST_GLUE * len(words)
+        and sum(word in _glue() for word in words) >= _LEAST_GLUE * len(words)
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -22,7 +22,6 @@ from trimtab.decoding.request import Settings
 from trimtab.decoding.sampling import Sampling
 from trimtab.errors import ConfigError, ModelError
 from trimtab.policies.lm import LM
-from trimtab.policies.view import View
 from trimtab.rewards.level import DOMAINS, LEVELS, Domain, Level, LevelJudge, checked, lead
 from trimtab.rewards.repetition import Repetition
 
@@ -122,8 +121,8 @@ def queries(domain: Domain, split: Split, limit: int | None = None) -> list[str]
         ConfigError: there is no such domain or split, or the limit is below 1.
 
     Example:
-        >>> queries("medical", "train", 2)
-        ['What is frostbite?', 'How is a hernia treated?']
+        >>> queries("medical", "test", 1)
+        ['How do doctors treat asthma?']
     """
     splits: tuple[Split, ...] = ("train", "test")
     checked("split", split, splits)
@@ -198,14 +197,14 @@ def make_triples(
     *,
     limit: int | None = None,
     seed: int = 0,
-    asking: Asking = Asking(),  # noqa: B008 -- a frozen value
+    asking: Asking = Asking(),
     progress: Progress = lambda line: None,
 ) -> Triples:
     """Ask a model every question in the manner of each level, and keep the questions whose answers are told apart.
 
     An answer counts when the level judge gives the asked level a lead of the margin, it has a whole sentence, hardly
-    repeats itself, and does not share eight words in a row with an example it was shown. Later levels are asked only where earlier ones
-    succeeded.
+    repeats itself, and does not share eight words in a row with an example it was shown. Later levels are asked only
+    where earlier ones succeeded.
 
     Args:
         base: who answers; a model with a chat template.
@@ -221,24 +220,14 @@ def make_triples(
         ModelError: the model has no chat template.
     """
     asked = queries(domain, split, limit)
-    judge = LevelJudge(domain)
-    open_ones, answers, reached = asked, {level: dict[str, str]() for level in LEVELS}, dict[Level, float]()
-    for level in _HARDEST_FIRST:
-        writer, missing = as_level(base, domain, level), open_ones
-        examples = _runs(example[level] for example in _about(domain)["examples"])
-        for attempt in range(asking.tries):
-            if not missing:
-                break
-            for query, text in zip(missing, _sample(writer, missing, asking, seed * 1009 + attempt), strict=True):
-                fresh = not examples & _runs([text]) and Repetition(3)([query], [text])[0] >= _LEAST_NEW
-                if fresh and lead(judge.read(text), level) >= asking.margin:
-                    answers[level][query] = text
-            missing = [query for query in missing if query not in answers[level]]
-            progress(f"{domain}: {len(answers[level])} of {len(open_ones)} {level} answers after {attempt + 1} tries")
-        reached[level] = len(answers[level]) / len(open_ones) if open_ones else 0.0
-        open_ones = [query for query in open_ones if query in answers[level]]
-    kept = [Triple(query, **{level: answers[level][query] for level in LEVELS}) for query in open_ones]
-    return Triples(domain, len(asked), reached, tuple(kept))
+    remaining, answers, reached = asked, dict[Level, dict[str, str]](), dict[Level, float]()
+    for place, level in enumerate(_HARDEST_FIRST):
+        answers[level] = _answers(as_level(base, domain, level), domain, level, remaining, asking, seed * 31 + place)
+        reached[level] = len(answers[level]) / max(1, len(remaining))
+        progress(f"{domain}: {len(answers[level])} of {len(remaining)} questions got an answer of the level {level}")
+        remaining = [query for query in remaining if query in answers[level]]
+    kept = tuple(Triple(query, **{level: answers[level][query] for level in LEVELS}) for query in remaining)
+    return Triples(domain, len(asked), reached, kept)
 
 
 def whole_sentences(text: str) -> str:
@@ -250,6 +239,23 @@ def whole_sentences(text: str) -> str:
     """
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     return text[: ends[-1]].strip() if ends else ""
+
+
+def _answers(
+    writer: LM, domain: Domain, level: Level, asked: Sequence[str], asking: Asking, seed: int
+) -> dict[str, str]:
+    """Ask until every question has a good answer, or the tries are used up."""
+    judge, shown = LevelJudge(domain), _runs(example[level] for example in _about(domain)["examples"])
+    found: dict[str, str] = {}
+    for attempt in range(asking.tries):
+        missing = [query for query in asked if query not in found]
+        if not missing:
+            break
+        for query, text in zip(missing, _sample(writer, missing, asking, seed * 1009 + attempt), strict=True):
+            fresh = not shown & _runs([text]) and Repetition(3)([query], [text])[0] >= _LEAST_NEW
+            if fresh and lead(judge.read(text), level) >= asking.margin:
+                found[query] = text
+    return found
 
 
 def _sample(writer: LM, asked: Sequence[str], asking: Asking, seed: int) -> list[str]:
@@ -264,7 +270,7 @@ def _sample(writer: LM, asked: Sequence[str], asking: Asking, seed: int) -> list
     return [text if row.finish == "end" else whole_sentences(text) for row, text in zip(rows, texts, strict=True)]
 
 
-def _runs(texts: Any) -> set[tuple[str, ...]]:
+def _runs(texts: Iterable[str]) -> set[tuple[str, ...]]:
     """Collect the runs of words of texts."""
     split = [re.findall(r"\w+", text.lower()) for text in texts]
     return {tuple(words[at : at + _RUN]) for words in split for at in range(len(words) - _RUN + 1)}

@@ -1,0 +1,76 @@
+"""Triples of preference levels as files: preference pairs to train on, and the triples themselves to measure with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from trimtab.policies.lm import LM
+from trimtab.rewards.level import LEVELS
+from trimtab.tasks.levels import Triple, chat_prompt
+from trimtab.training.rows import read_rows, text_of
+
+
+def write_pairs(triples: Sequence[Triple], base: LM, path: Path) -> int:
+    """Write the preference pairs of triples, expert > generic > avoidance, in the columns that training reads.
+
+    Each triple gives three pairs: expert over generic, expert over avoidance, and generic over avoidance. Prompts are
+    in the model's chat format, and ask for no level.
+
+    Args:
+        triples: what to write.
+        base: the model that will learn from them.
+        path: a .jsonl file; what is there is replaced.
+
+    Returns:
+        How many pairs there are.
+
+    Raises:
+        ModelError: the model has no chat template.
+    """
+    return _write(
+        path,
+        (
+            {"prompt": chat_prompt(base, each.query), "chosen": each.answer(better), "rejected": each.answer(worse)}
+            for each in triples
+            for place, better in enumerate(LEVELS)
+            for worse in LEVELS[place + 1 :]
+        ),
+    )
+
+
+def write_triples(triples: Sequence[Triple], path: Path) -> int:
+    """Write triples, one JSON object a line with the columns query, expert, generic and avoidance.
+
+    Args:
+        triples: what to write.
+        path: a .jsonl file; what is there is replaced.
+
+    Returns:
+        How many there are.
+    """
+    return _write(path, map(asdict, triples))
+
+
+def read_triples(path: Path) -> list[Triple]:
+    """Read what :func:`write_triples` wrote.
+
+    Args:
+        path: a .jsonl file.
+
+    Raises:
+        ConfigError: the file is missing, empty or broken; the message has the line.
+    """
+    return [
+        Triple(*(text_of(row, number, column, str(path), "the column") for column in ("query", *LEVELS)))
+        for number, row in read_rows(str(path), "train", text_column="query")
+    ]
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, str]]) -> int:
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(lines)
