@@ -122,6 +122,10 @@ def test_plurals_and_hyphens_are_the_same_terms(singular, plural):
         "It depends on your case.",
         "Only your doctor can tell.",
         "Please see a tax professional.",
+        "Go to the nearest hospital.",
+        "Call your bank.",
+        "That is a question for a judge or an attorney.",
+        "It can only be answered by a financial advisor.",
     ],
 )
 def test_evasive_sentences(sentence):
@@ -137,6 +141,9 @@ def test_evasive_sentences(sentence):
         "Patients who cannot tolerate statins receive ezetimibe.",
         "The price depends on supply.",
         "I can see why this hurts.",
+        "Patients get antibiotics in the hospital and need intensive care.",
+        "You see the interest in your bank statement.",
+        "Try to get help from your brother.",
     ],
 )
 def test_sentences_that_answer(sentence):

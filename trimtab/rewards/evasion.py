@@ -3,18 +3,18 @@
 import re
 
 _WHO = (
-    r"(?:doctors?|physicians?|nurses?|pharmacists?|clinicians?|therapists?|surgeons?|clinics?|hospitals?|"
-    r"(?:health ?care |medical |legal |financial |tax |mental health )?"
-    r"(?:professionals?|specialists?|experts?|providers?|advi[sc]e|advis[oe]rs?|help|aid|care|counsel|planners?)|"
+    r"(?:doctors?|physicians?|nurses?|pharmacists?|clinicians?|therapists?|surgeons?|cardiologists?|"
     r"lawyers?|attorneys?|solicitors?|barristers?|counsel|notar(?:y|ies)|paralegals?|law firms?|"
-    r"accountants?|bankers?|bank|brokers?|advis[oe]rs?|planners?|cpas?|someone (?:who|qualified|else)|"
-    r"qualified (?:person|people))"
+    r"accountants?|bankers?|brokers?|advis[oe]rs?|planners?|cpas?|professionals?|specialists?|experts?|"
+    r"(?:health ?care|care) providers?|someone (?:who|qualified|else)|qualified (?:person|people)|"
+    r"(?:medical|legal|financial|tax|professional|investment) (?:help|aid|advice|counsel|attention|guidance))"
 )
+_WHERE = r"(?:clinics?|hospitals?|bank|legal aid|(?:law|tax) office|emergency room)"
 _GO = (
-    r"(?:consult|see|ask|call|contact|visit|seek|get|find|hire|meet|try|need|check with|talk (?:to|with|about it with)|"
-    r"speak (?:to|with)|reach out to|turn to|go to|refer (?:you )?to|work with|discuss (?:[\w'-]+ ){1,4}with|"
-    r"questions? (?:for|to)|matter for|up to|left to|leave (?:it|this|that) to|advice (?:of|from)|"
-    r"guidance (?:of|from)|help (?:of|from)|consult(?:ing|ation) with|consulting|seeing|seeking|asking|contacting)"
+    r"(?:consult|consulting|see|seeing|ask|asking|call|contact|contacting|visit|seek|seeking|get|hire|check with|"
+    r"talk (?:to|with|about it with)|speak (?:to|with)|reach out to|turn to|go to|refer (?:you )?to|work with|"
+    r"discuss (?:[\w'-]+ ){1,4}with|questions? (?:for|to)|matter for|up to|left to|leave (?:it|this|that) to|"
+    r"(?:advice|guidance|help) (?:of|from)|consultation with|(?:answered|decided|explained|handled|assessed) by)"
 )
 _DECLINES = (
     r"\bi(?:'m| am) (?:so |very |really )?(?:sorry|afraid)\b",
@@ -31,13 +31,13 @@ _DECLINES = (
     r"\bwrong (?:place|person) to ask\b",
 )
 _REFERS = (
-    rf"\b{_GO} (?:[\w'-]+ ){{0,5}}{_WHO}\b",
+    rf"\b{_GO} (?:[\w'-]+ ){{0,4}}{_WHO}\b",
+    rf"\b(?:ask|call|contact|visit|go to|(?:talk|speak) (?:to|with)) (?:[\w'-]+ ){{0,3}}{_WHERE}\b",
     rf"\b{_WHO} (?:[\w'-]+ ){{0,4}}(?:can|will|would|could|knows?|should|is|are) (?:\w+ )?"
     r"(?:able|help|tell|advise|answer|give|guide|explain|review|look|decide|listen|know|"
     r"assess|say|best|the (?:best|right))\b",
     r"\b(?:qualified|licensed|trusted|certified) (?:\w+ )?(?:advis[oe]r|expert|person|professional|specialist)\b",
     r"\bseek (?:\w+ )?(?:\w+ )?(?:help|advice|attention|counsel|guidance|assistance)\b",
-    rf"\b(?:answered|decided|explained|handled|assessed) by (?:[\w'-]+ ){{0,3}}{_WHO}\b",
     r"\b(?:talk|speak) to (?:them|someone|somebody)\b",
 )
 _HEDGES = (
