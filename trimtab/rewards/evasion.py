@@ -11,7 +11,7 @@ _WHO = (
 )
 _WHERE = r"(?:clinics?|hospitals?|bank|legal aid|(?:law|tax) office|emergency room)"
 _GO = (
-    r"(?:consult|consulting|see|seeing|ask|asking|call|contact|contacting|visit|seek|seeking|get|hire|check with|"
+    r"(?:consult|consulting|see|seeing|ask|asking|call|contact|contacting|visit|seek|seeking|get|find|hire|check with|"
     r"talk (?:to|with|about it with)|speak (?:to|with)|reach out to|turn to|go to|refer (?:you )?to|work with|"
     r"discuss (?:[\w'-]+ ){1,4}with|questions? (?:for|to)|matter for|up to|left to|leave (?:it|this|that) to|"
     r"(?:advice|guidance|help) (?:of|from)|consultation with|(?:answered|decided|explained|handled|assessed) by)"
