@@ -41,7 +41,7 @@ def test_a_search_writes_what_it_found_and_goes_on_from_it(trimtab, arguments, t
     asked = (*arguments, "--every", "--method", method, "--rounds", 1, "--points", 12, "--out", tmp_path / "run")
     ran = trimtab(*asked, "--json")
     assert ran.code == 0, ran.err
-    assert ran.json["points"] >= 9 and len(ran.json["targets"]) == 4 and "points" in ran.err
+    assert ran.json["points"] >= 9 and len(ran.json["targets"]) == 4
     table = (tmp_path / "run" / "targets.md").read_text().splitlines()
     assert len(table) == 6 and table[0] == "| x | y | l | m | x: share | y: share | reached |"
     assert (tmp_path / "run" / "surface.svg").read_text().count("<svg") == 1

@@ -53,7 +53,12 @@ Weight = Annotated[float | None, typer.Option(help="Of the value in args, fudge,
 
 SUFFIXES = (".yaml", ".yml")
 
-_EXAMPLES = {"--model": "base=smollm2-135m", "--vector": "medical=vectors/medical", "--knob": "strength=1.5"}
+_EXAMPLES = {
+    "--model": "base=smollm2-135m",
+    "--vector": "medical=vectors/medical",
+    "--knob": "strength=1.5",
+    "--target": "medical=expert",
+}
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
