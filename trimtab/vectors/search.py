@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Trials:
 
     def best(self, target: Target) -> Trial:
         """Return the trial that fits a target best; of equal ones the one closest to the base."""
-        return max(self._done.values(), key=lambda trial: (trial.found.score(target), -_size(trial.point)))
+        return best_of(self, target)
 
     def _read(self, about: dict[str, str]) -> None:
         lines = [line for line in self._path.read_text(encoding="utf-8").split("\n") if line]
@@ -93,6 +93,11 @@ class Trials:
                 hint="choose another folder",
             )
         self._done = {_key(trial.point): trial for trial in trials}
+
+
+def best_of(trials: Iterable[Trial], target: Target) -> Trial:
+    """Return the trial that fits a target best; of equal ones the one closest to the base."""
+    return max(trials, key=lambda trial: (trial.found.score(target), -_size(trial.point)))
 
 
 def grid(knobs: Sequence[Knob], steps: int) -> list[dict[str, float]]:
@@ -124,19 +129,20 @@ def coarse_to_fine(
     trials: Trials, knobs: Sequence[Knob], targets: Sequence[Target], *, steps: int = 3, rounds: int = 2
 ) -> None:
     """Measure a coarse grid, then the neighbours of each target's best point at half the distance, and so on."""
-    trials.at(grid(knobs, steps))
+    # Proposals follow from what this search has proposed, so that one that goes on proposes the same.
+    seen = trials.at(grid(knobs, steps))
     spacing = {knob.name: (_range(knob)[1] - _range(knob)[0]) / (steps - 1) for knob in knobs}
     for _ in range(rounds):
         spacing = {name: width / 2 for name, width in spacing.items()}
         wanted: list[dict[str, float]] = []
         for target in targets:
-            best = trials.best(target).point
+            best = best_of(seen, target).point
             for knob in knobs:
                 low, high = _range(knob)
                 for sign in (-1, 1):
                     value = min(high, max(low, best[knob.name] + sign * spacing[knob.name]))
                     wanted.append({**best, knob.name: value})
-        trials.at(wanted)
+        seen += trials.at(wanted)
 
 
 def by_sampler(
