@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from trimtab.policies.lm import LM
 from trimtab.policies.vector import Vector
 from trimtab.vectors.combine import dare, realise, slerp, ties
 from trimtab.vectors.mask import only
@@ -104,6 +105,19 @@ def test_compress(trimtab, folders, tmp_path):
     assert ran.json["low_rank"] == 14 and ran.json["dense"] == 7 and 0.9 <= ran.json["kept_energy"] < 1
     about = json.loads((tmp_path / "small" / "trimtab.json").read_text())
     assert about["kept_energy"] == ran.json["kept_energy"] and len(about["modules"]) == 14
+    assert about["log_prob_error"] == ran.json["log_prob_error"] > 1e-3
+    base = LM.load(Vector.load(folders / "medical").origin.source)
+    before, after = (
+        (base + Vector.load(each)).next_log_probs(["My favourite colour is"])
+        for each in (
+            folders / "medical",
+            tmp_path / "small",
+        )
+    )
+    assert float((before - after).abs().max()) <= ran.json["log_prob_error"]
+    exact = ("vector", "compress", folders / "medical", "--energy", 1, "--out", tmp_path / "exact", "--json")
+    assert trimtab(*exact).json["log_prob_error"] < 1e-3
+    assert trimtab(*exact, "--no-measure").json["log_prob_error"] is None
     capped = ("vector", "compress", folders / "medical", "--max-rank", 2, "--out", tmp_path / "small", "--json")
     ran = trimtab(*capped)
     assert ran.json["ranks"] == {"smallest": 2, "median": 2, "largest": 2} and ran.json["kept_energy"] < 0.9

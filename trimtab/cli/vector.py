@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -125,12 +126,13 @@ def combine(  # noqa: PLR0913 -- one parameter an option
 
 
 @app.command()
-def compress(
+def compress(  # noqa: PLR0913 -- one parameter an option
     folder: Folder,
     out: Out,
     energy: Annotated[float, typer.Option(help="Share of each linear layer's squared norm to keep.")] = 0.99,
     max_rank: Annotated[int | None, typer.Option(help="No layer gets more, whatever it loses.")] = None,
     base: Annotated[str | None, typer.Option(help="Whose layers they are, if the vector's own base moved.")] = None,
+    measured: Annotated[bool, typer.Option("--measure/--no-measure", help="Run the base with both forms.")] = True,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -144,11 +146,20 @@ def compress(
         if done % 20 == 0 or done == count:
             talk.note(f"{done} of {count} modules")
 
-    small = truncate(load_vector(folder), energy=energy, max_rank=max_rank, base=base, on_module=told)
+    vector = load_vector(folder)
+    small = truncate(vector, energy=energy, max_rank=max_rank, base=base, on_module=told)
+    if measured:
+        from trimtab.policies.lm import LM
+        from trimtab.vectors.distance import log_prob_error
+
+        talk.note("comparing log-probabilities on 20 prompts")
+        error = log_prob_error(LM.load(base or vector.origin.source), vector, small.vector)
+        small = replace(small, log_prob_error=error)
     before, after = small.parameters
     ranks = sorted(each.rank for each in small.modules)
     numbers = {
         "kept_energy": small.energy,
+        "log_prob_error": small.log_prob_error,
         "values_before": before,
         "values_after": after,
         "ranks": {"smallest": ranks[0], "median": ranks[len(ranks) // 2], "largest": ranks[-1]} if ranks else None,

@@ -2,6 +2,7 @@
 
 from trimtab.vectors.combine import dare, realise, slerp, ties
 from trimtab.vectors.compress import Compression, compress
+from trimtab.vectors.distance import log_prob_error
 from trimtab.vectors.extract import between
 from trimtab.vectors.inspect import Norm, norms
 from trimtab.vectors.mask import only
@@ -13,6 +14,7 @@ __all__ = [
     "between",
     "compress",
     "dare",
+    "log_prob_error",
     "norms",
     "only",
     "realise",
