@@ -90,6 +90,19 @@ def write_factors(folder: Path, factors: Mapping[str, LowRank], base: str) -> No
         factors: module name to factors, at least one.
         base: source of the base.
     """
+    config, tensors = as_adapter(factors, base)
+    config.save_pretrained(str(folder))
+    checked = {key: finite(tensor.detach(), repr(key)).cpu().contiguous() for key, tensor in tensors.items()}
+    save_file(checked, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def as_adapter(factors: Mapping[str, LowRank], base: str) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Return factors as a PEFT adapter whose every scale is 1: its configuration and its tensors.
+
+    Args:
+        factors: module name to factors, at least one.
+        base: source of the base.
+    """
     ranks = {name: each.rank for name, each in sorted(factors.items())}
     largest = max(ranks.values())
     smaller = {name: rank for name, rank in ranks.items() if rank != largest}
@@ -103,13 +116,11 @@ def write_factors(folder: Path, factors: Mapping[str, LowRank], base: str) -> No
         base_model_name_or_path=base,
         inference_mode=True,
     )
-    config.save_pretrained(str(folder))
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, each in factors.items():
-        for letter, tensor in (("A", each.down), ("B", each.up)):
-            key = f"{_PREFIX}{name}.lora_{letter}.weight"
-            tensors[key] = finite(tensor.detach(), repr(key)).cpu().contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = each.down
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = each.up
+    return config, tensors
 
 
 def _scaled(config: LoraConfig, module: str, down: Tensor, up: Tensor, where: str) -> LowRank:

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,26 +18,6 @@ from trimtab.policies.vector import Vector
 def vector_adapter(vector: Vector) -> str:
     """Return what the adapter of a vector is called on its trunk; equal vectors share one."""
     return f"v{vector.digest}"
-
-
-def as_adapter(vector: Vector) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """Return the low-rank part of a vector as a LoRA adapter that gives exactly the vector at scale 1."""
-    ranks = {name: factors.rank for name, factors in vector.low_rank.items()}
-    largest = max(ranks.values())
-    smaller = {name: rank for name, rank in ranks.items() if rank != largest}
-    config = LoraConfig(
-        r=largest,
-        lora_alpha=largest,
-        target_modules=sorted(ranks),
-        rank_pattern=dict(smaller),
-        alpha_pattern=dict(smaller),
-        inference_mode=True,
-    )
-    weights: dict[str, Tensor] = {}
-    for name, factors in vector.low_rank.items():
-        weights[f"base_model.model.{name}.lora_A.weight"] = factors.down
-        weights[f"base_model.model.{name}.lora_B.weight"] = factors.up
-    return config, weights
 
 
 def with_vectors(model: PreTrainedModel, source: str, amounts: Mapping[Vector, float]) -> PreTrainedModel:

@@ -31,7 +31,8 @@ from trimtab.policies.forward import Forward, with_controls
 from trimtab.policies.graph import Graphs
 from trimtab.policies.identity import weights_identity
 from trimtab.policies.knob import KnobValues
-from trimtab.policies.merge import as_adapter, check_fits, vector_adapter, with_vectors
+from trimtab.policies.lora_files import as_adapter
+from trimtab.policies.merge import check_fits, vector_adapter, with_vectors
 from trimtab.policies.scales import Scales
 from trimtab.policies.shift import can_shift
 from trimtab.policies.stack import Stack, TrunkState
@@ -255,7 +256,7 @@ class Trunk:
         """Put a vector on the trunk: its factors as an adapter, its plain differences beside it."""
         name = vector_adapter(vector)
         if vector.low_rank and not self.has_adapter(name):
-            self.add_adapter(name, *as_adapter(vector))
+            self.add_adapter(name, *as_adapter(vector.low_rank, self.source))
         if vector.dense and name not in self._shifts:
             check_fits(vector, self.model, self.source)
             self._shifts[name] = dict(vector.dense)
