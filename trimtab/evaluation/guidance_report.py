@@ -55,32 +55,33 @@ def table(comparison: Comparison, judged: Mapping[str, Mapping[str, Sequence[flo
         judged: judge to method to the scores of its answers.
     """
     names = list(judged)
-    head = ["method", *names, "training reward", "KL, nats a token", "perplexity", "distinct-2", "tokens", "seconds"]
+    head = ["method", *names, "training reward", "KL, nats a token", "perplexity", "distinct-2", "repetition"]
+    head += ["tokens", "seconds"]
     lines = [head, ["---"] * len(head)]
     for each in comparison.results:
         kl = f"{each.kl:.3f}" if each.kl is not None else f"({each.proposal_kl:.3f})"
         judges = [str(bootstrap(judged[name][each.name])) for name in names]
-        rest = [f"{each.reward:.3f}", kl, f"{each.perplexity:.1f}", f"{each.distinct_2:.3f}"]
+        rest = [f"{each.reward:.3f}", kl, f"{each.perplexity:.1f}", f"{each.distinct_2:.3f}", f"{each.repetition:.3f}"]
         lines.append([each.name, *judges, *rest, f"{each.proposed:,}", f"{each.seconds:.0f}"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def draw(sweeps: Mapping[str, Comparison], main: Comparison, judge: str, target: Path) -> None:
+def draw(sweeps: Mapping[str, Comparison], base: tuple[float, float], judge: str, target: Path) -> None:
     """Draw a judge's score over KL, where it is known, and over the tokens that were computed.
 
     Args:
         sweeps: what was swept, by method.
-        main: the comparison, for the base.
+        base: tokens an answer of the base, and its score on the prompts of the sweeps.
         judge: whose scores.
         target: an .svg file.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    base = main.base
-    for axes, x in ((left, 0.0), (right, base.proposed / len(base.answers))):
-        axes.plot([x], [base.judges[judge]], "k*", markersize=10, label="base")
+    for axes, x in ((left, 0.0), (right, base[0])):
+        axes.plot([x], [base[1]], "k*", markersize=10, label="base")
     for name, comparison in sweeps.items():
         known = [(_kl(each), each) for each in comparison.results]
         with_kl = [(kl, each) for kl, each in known if kl is not None]
@@ -93,6 +94,10 @@ def draw(sweeps: Mapping[str, Comparison], main: Comparison, judge: str, target:
             right.annotate(each.name, (at, each.judges[judge]), fontsize=6, xytext=(3, 3), textcoords="offset points")
     left.set(xlabel="KL to the base, nats a token (best of N: its bound)", ylabel=f"judge: {judge}, mean")
     right.set(xlabel="tokens proposed an answer", xscale="log")
+    right.margins(x=0.12)
+    right.xaxis.set_major_locator(LogLocator(base=2, subs=(1.0,), numticks=20))
+    right.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    right.xaxis.set_minor_formatter(NullFormatter())
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)

@@ -24,7 +24,13 @@ def write_guidance(found: Guidance) -> Path:
     judges = {name: load_judge(name) for name in names}
     judged = {name: scores(found.main, judge) for name, judge in judges.items()}
     ahead = {name: leads(each, WINNER) for name, each in judged.items()}
-    draw(found.sweeps, found.main, names[0], folder / "frontier.svg")
+    base, first = found.main.base, judged[names[0]][found.main.base.name][: found.settings.sweeps.prompts]
+    draw(
+        found.sweeps,
+        (base.proposed / len(base.answers), sum(first) / len(first)),
+        names[0],
+        folder / "frontier.svg",
+    )
     content = {
         "settings": found.settings.model_dump(mode="json"),
         "measured": {name: dict(numbers) for name, numbers in found.measured.items()},
