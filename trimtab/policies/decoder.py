@@ -306,7 +306,7 @@ class Decoder:
         if not names <= set(self._adapters.names):
             self._read_adapters(names, changed=False)
         if self._last_use is None or self._last_use[0] is not scales or self._last_use[1] != block:
-            factors = [each.factors for layer in self._layers for each in layer.linears]
+            factors = [each.factors for layer in self._layers for each in layer.projections]
             found = Use.of(factors, self._adapters.names, scales, block, self._embeddings)
             self._last_use = scales, block, found
         return self._last_use[2]

@@ -36,7 +36,7 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Projection:
     """Frozen projections of one input, and what adapters add to them.
 
     Args:
@@ -73,13 +73,13 @@ class Layer:
     """One layer."""
 
     norm_in: Norm
-    qkv: Linear
+    qkv: Projection
     q_norm: Norm | None
     k_norm: Norm | None
-    out: Linear
+    out: Projection
     norm_mid: Norm
-    gate_up: Linear
-    down: Linear
+    gate_up: Projection
+    down: Projection
 
     @staticmethod
     def read(sources: Sources, number: int, before: Layer | None) -> Layer:
@@ -93,9 +93,9 @@ class Layer:
 
         names = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
         rooms = ["self_attn", "self_attn", "mlp", "mlp"]
-        packed = [None] * 4 if before is None else [each.frozen for each in before.linears]
+        packed = [None] * 4 if before is None else [each.frozen for each in before.projections]
         qkv, out, gate_up, down = (
-            _linear(sources, point, [f"{prefix}{room}.{each}" for each in own], old)
+            _projection(sources, point, [f"{prefix}{room}.{each}" for each in own], old)
             for point, own, room, old in zip(projections(layer), names, rooms, packed, strict=True)
         )
         normed = isinstance(sources.model, Qwen3ForCausalLM)
@@ -111,7 +111,7 @@ class Layer:
         )
 
     @property
-    def linears(self) -> tuple[Linear, ...]:
+    def projections(self) -> tuple[Projection, ...]:
         """Its projections: attention in and out, feed-forward in and out."""
         return self.qkv, self.out, self.gate_up, self.down
 
@@ -127,7 +127,7 @@ def pack(modules: Point, factors: Factors | None, *, reorder: bool) -> Packed:
     return Packed(weights, biases, reorder=reorder)
 
 
-def _linear(sources: Sources, point: Point, names: Sequence[str], packed: Packed | None) -> Linear:
+def _projection(sources: Sources, point: Point, names: Sequence[str], packed: Packed | None) -> Projection:
     factors = Factors.of(point, sources.adapters, beside=sources.beside)
     frozen = pack(point, factors, reorder=sources.reorder) if packed is None else packed
     outs = [base_of(module).weight[:, 0] for module in point]
@@ -135,10 +135,9 @@ def _linear(sources: Sources, point: Point, names: Sequence[str], packed: Packed
         stacked(sources.shifts, sources.adapters, f"{name}.bias", like) for name, like in zip(names, outs, strict=True)
     ]
     if all(part is None for part in parts):
-        return Linear(frozen, factors, None)
-    shape = len(sources.adapters)
+        return Projection(frozen, factors, None)
     filled = [
-        like.new_zeros((shape, len(like)), dtype=torch.float32) if part is None else part
+        like.new_zeros((len(sources.adapters), len(like)), dtype=torch.float32) if part is None else part
         for part, like in zip(parts, outs, strict=True)
     ]
-    return Linear(frozen, factors, torch.cat(filled, 1))
+    return Projection(frozen, factors, torch.cat(filled, 1))
