@@ -65,7 +65,7 @@ def _many(bench: Setup, baseline: Baseline, shape: Shape, tokens: int, what: str
             "ours": partial(_search, bench, bench.base, value, shape, tokens, texts),
             "theirs": lambda: [chunk_search.search(bench.plain, models, tokenizer, text, baseline) for text in texts],
         },
-        bench.repeats,
+        min(bench.repeats, 3),  # the loop takes minutes
     )
     name = f"chunk search {what} for {len(texts)} prompts, pair on the base's trunk"
     return Measure.of_rates(name, times["ours"], times["theirs"], tokens * len(texts), at_least(4.0))
