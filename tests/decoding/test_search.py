@@ -197,7 +197,7 @@ def test_a_pair_on_the_bases_trunk_is_heard_of_or_reads():
     tuned = with_lora(base)
     value = LogRatio(tuned, base)
     guided = base * (tuned / base) ** 0.5
-    assert value.watched([base, tuned]) == (tuned, base) and value.watched([base]) == ()
+    assert value.watched([base, tuned]) == (tuned, base) and value.watched([base]) == (base,)
     for policy in (guided, base):
         (found,) = search(policy, "t1 t2 t3", value, chunk_beam(2, 3, 3), max_new_tokens=9, seed=1)
         for answer, score in found.hypotheses:

@@ -207,6 +207,7 @@ class Setup:
         greedy: bool = False,
         knobs: Sequence[Mapping[str, float]] | None = None,
         draft: Policy | None = None,
+        metered: bool = True,
     ) -> list[Row]:
         """Decode with our own engine; no row ends before its last token."""
         length = self.tokens if tokens is None else tokens
@@ -221,7 +222,7 @@ class Setup:
             Request(tuple(prompt), n, bound, occurrence)
             for occurrence, (prompt, bound) in enumerate(zip(prompts, values, strict=True))
         ]
-        return decode(policy, requests, settings, draft=draft)
+        return decode(policy, requests, settings, draft=draft, metered=metered)
 
     @cached_property
     def _first_adapter(self) -> dict[str, Tensor]:

@@ -24,7 +24,8 @@ def suite(bench: Setup) -> list[Measure]:
     bench.note("vectors: steps")
     steps = step_times(
         {
-            "steered": lambda tokens: bench.decode(steered, prompts, tokens, knobs=values),
+            "steered": lambda tokens: bench.decode(steered, prompts, tokens, knobs=values, metered=False),
+            "metered": lambda tokens: bench.decode(steered, prompts, tokens, knobs=values),
             # A copy of the base, on whose weights no factor was ever put.
             "base": lambda tokens: bench.decode(bench.untuned, prompts, tokens),
         },
@@ -46,6 +47,9 @@ def suite(bench: Setup) -> list[Measure]:
             steps["steered"],
             steps["base"],
             at_most(1.5),
+        ),
+        Measure.of_times(
+            f"the same with the KL meter, which runs the base beside: {2 * ROWS} rows", steps["metered"], steps["base"]
         ),
         Measure.of_times(
             f"first token at a new coefficient: time above the one before, over {1000 * WAIT:.0f} ms",

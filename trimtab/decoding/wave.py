@@ -19,6 +19,7 @@ from trimtab.decoding.shape import Shape
 from trimtab.decoding.stepper import Stepper
 from trimtab.policies.base import Leaf
 from trimtab.policies.vocabulary import Vocabulary
+from trimtab.values.reader import log_probs_of
 from trimtab.values.value import Chunk, Value
 
 
@@ -98,8 +99,7 @@ class Wave:
             tokens, reasons = self._stepper.pick(alive)
             there = _places(alive).to(tokens.device)
             for leaf, sums in heard.items():
-                logits = alive.fed.said[leaf]
-                chosen = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(-1)
+                chosen = log_probs_of(tokens[:, None], alive.fed.said[leaf]).squeeze(1)
                 heard[leaf] = sums.index_add(0, there, chosen)
             alive, tokens, rows = self._stepper.release(alive, tokens, reasons)
             ended |= {row.place: row for row in rows}
@@ -119,9 +119,11 @@ class Wave:
         rows = _Waiting(alive, None if boundary.ahead else tokens)
         if bool(reached.all()):
             return None, [rows]
-        waiting = [rows.select(torch.nonzero(reached).flatten())] if bool(reached.any()) else []
+        if not bool(reached.any()):
+            return self._fed(rows), []
+        waiting = rows.select(torch.nonzero(reached).flatten())
         going = rows.select(torch.nonzero(~reached).flatten())
-        return self._fed(going), waiting
+        return self._fed(going), [waiting]
 
     def _fed(self, rows: _Waiting) -> Running:
         """Feed rows their newest tokens, unless these have been fed."""

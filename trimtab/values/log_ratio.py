@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trimtab.policies.base import Leaf, Prompt
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
-from trimtab.values.reader import Reader, log_probs_of, taken
+from trimtab.values.reader import Reader, log_probs_of
 from trimtab.values.value import Chunk, Granularity
 
 
@@ -60,8 +60,8 @@ class LogRatio:
         return (self.tuned, self.untuned)
 
     def watched(self, running: Sequence[Leaf]) -> tuple[Leaf, ...]:
-        """Return the pair, where both run anyway."""
-        return (self.tuned, self.untuned) if {self.tuned, self.untuned} <= set(running) else ()
+        """Return those of the pair that run anyway."""
+        return tuple(leaf for leaf in self.leaves if leaf in running)
 
     def start(self, prompts: Sequence[Prompt], vocabulary: Vocabulary, watched: Sequence[Leaf]) -> LogRatioState:
         """Begin with one row a prompt.
@@ -70,9 +70,8 @@ class LogRatio:
             VocabularyError: the policy that proposes has other tokens.
         """
         common_vocabulary(vocabulary, self.tuned.vocabulary)
-        heard = {self.tuned, self.untuned} <= set(watched)
-        reader = None if heard else Reader.of([self.tuned, self.untuned], prompts)
-        return LogRatioState(self, torch.zeros(len(prompts)), reader)
+        silent = [leaf for leaf in dict.fromkeys(self.leaves) if leaf not in watched]
+        return LogRatioState(self, torch.zeros(len(prompts)), Reader.of(silent, prompts) if silent else None)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class LogRatioState:
     Args:
         value: whose they are.
         sums: in nats, (N,).
-        reader: of the pair, where nobody else runs it.
+        reader: of those of the pair that nobody else runs.
     """
 
     value: LogRatio
@@ -96,20 +95,16 @@ class LogRatioState:
 
     def extend(self, chunk: Chunk) -> tuple[Tensor, LogRatioState]:
         """Add the log-ratios of the new tokens."""
-        pair, reader = (self.value.tuned, self.value.untuned), None
-        if self.reader is None:
-            tuned, untuned = (chunk.heard[leaf] for leaf in pair)
-        else:
-            before, reader = self.reader.read(chunk)
-            tuned, untuned = (taken(before[leaf].log_softmax(-1), chunk).sum(1) for leaf in pair)
-        sums = self.sums.to(tuned.device) + tuned - untuned
+        entries, reader = (None, None) if self.reader is None else self.reader.read(chunk, normalised=True)
+        read = {leaf: each.sum(1) for leaf, each in (entries or {}).items()}
+        tuned, untuned = (read[leaf] if leaf in read else chunk.heard[leaf] for leaf in self.value.leaves)
+        sums = self.sums.to(tuned.device) + tuned - untuned.to(tuned.device)
         return sums, LogRatioState(self.value, sums, reader)
 
     def ahead(self, tokens: Tensor, heard: Mapping[Leaf, Tensor]) -> Tensor:
         """Add the log-ratios of k tokens a row, each to the row's sum, (N, k)."""
-        pair = (self.value.tuned, self.value.untuned)
-        if self.reader is None:
-            tuned, untuned = (heard[leaf] for leaf in pair)
-        else:
-            tuned, untuned = (log_probs_of(tokens, self.reader.ahead[leaf]) for leaf in pair)
-        return self.sums.to(tuned.device)[:, None] + tuned - untuned
+        known = {} if self.reader is None else self.reader.ahead
+        tuned, untuned = (
+            log_probs_of(tokens, known[leaf]) if leaf in known else heard[leaf] for leaf in self.value.leaves
+        )
+        return self.sums.to(tuned.device)[:, None] + tuned - untuned.to(tuned.device)

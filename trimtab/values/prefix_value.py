@@ -12,7 +12,7 @@ from torch import Tensor
 from trimtab.policies.base import Leaf, Prompt
 from trimtab.policies.lm import LM
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
-from trimtab.values.reader import Reader, taken
+from trimtab.values.reader import Reader
 from trimtab.values.value import Chunk, Granularity
 
 
@@ -102,8 +102,8 @@ class PrefixState:
 
     def extend(self, chunk: Chunk) -> tuple[Tensor, PrefixState]:
         """Value the newest token of every row."""
-        before, reader = self.reader.read(chunk)
-        values = taken(before[self.value.leaf], chunk)
+        entries, reader = self.reader.read(chunk, normalised=False)
+        values = entries[self.value.leaf]
         counts = chunk.counts.to(values.device)
         newest = values.gather(1, (counts - 1).clamp(min=0)[:, None]).squeeze(1)
         last = torch.where(counts > 0, newest, self.last.to(values.device))

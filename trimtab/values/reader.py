@@ -13,6 +13,9 @@ from trimtab.policies.base import Leaf, Prompt
 from trimtab.policies.state import State
 from trimtab.values.value import Chunk
 
+_AT_ONCE = 16
+"""Rows whose log-probabilities over the vocabulary are made together."""
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -37,29 +40,49 @@ class Reader:
         ahead = {leaf: logits[rows.to(logits.device)] for leaf, logits in self.ahead.items()}
         return Reader(self.state.select(rows), ahead)
 
-    def read(self, chunk: Chunk) -> tuple[dict[Leaf, Tensor], Reader]:
+    def read(self, chunk: Chunk, *, normalised: bool) -> tuple[dict[Leaf, Tensor], Reader]:
         """Feed a chunk.
 
+        Args:
+            chunk: the new tokens.
+            normalised: whether log-probabilities are wanted, or logits as they are.
+
         Returns:
-            Each leaf's logits before each new token, (N, T, V), and the reader after each row's own last one.
+            What each leaf said of each new token, (N, T), 0 for fillers, and the reader after each row's own last one.
         """
         said, state = feed(self.state, chunk.tokens)
-        before, ahead = {}, {}
+        entries, ahead = {}, {}
         for leaf, logits in said.items():
-            known = torch.cat([self.ahead[leaf].unsqueeze(1), logits], 1)
-            rows = torch.arange(len(known), device=known.device)
-            before[leaf], ahead[leaf] = known[:, :-1], known[rows, chunk.counts.to(known.device)]
-        return before, Reader(state.rollback(self.state.lengths + chunk.counts), ahead)
+            tokens, counts = chunk.tokens.to(logits.device), chunk.counts.to(logits.device)
+            # What is said of a token was said before it: of the first one after the chunk before.
+            before = zip(tokens.unbind(1), (self.ahead[leaf], *logits[:, :-1].unbind(1)), strict=False)
+            taken = [_entries(column[:, None], heard, normalised=normalised) for column, heard in before]
+            new = torch.arange(tokens.shape[1], device=counts.device) < counts[:, None]
+            entries[leaf] = torch.cat([*taken, logits.new_zeros((len(tokens), 0))], 1).masked_fill(~new, 0.0)
+            ahead[leaf] = self._after(leaf, logits, counts)
+        return entries, Reader(state.rollback(self.state.lengths + chunk.counts), ahead)
 
-
-def taken(logits: Tensor, chunk: Chunk) -> Tensor:
-    """Return the entries of each row's new tokens, 0 for fillers; logits (N, T, V) to (N, T)."""
-    tokens = chunk.tokens.to(logits.device)
-    places = torch.arange(tokens.shape[1], device=logits.device)
-    new = places < chunk.counts.to(logits.device)[:, None]
-    return logits.gather(2, tokens.unsqueeze(2)).squeeze(2).masked_fill(~new, 0.0)
+    def _after(self, leaf: Leaf, logits: Tensor, counts: Tensor) -> Tensor:
+        """Return a leaf's logits after each row's last new token, or those from before where a row has none."""
+        if not logits.shape[1]:
+            return self.ahead[leaf]
+        newest = logits[torch.arange(len(logits), device=logits.device), (counts - 1).clamp(min=0)]
+        idle = counts == 0
+        return torch.where(idle[:, None], self.ahead[leaf], newest) if bool(idle.any()) else newest
 
 
 def log_probs_of(tokens: Tensor, logits: Tensor) -> Tensor:
     """Return the log-probabilities that logits (N, V) give to k tokens a row, (N, k), in nats."""
-    return logits.gather(1, tokens.to(logits.device)) - logits.logsumexp(-1, keepdim=True)
+    return _entries(tokens, logits, normalised=True)
+
+
+def _entries(tokens: Tensor, logits: Tensor, *, normalised: bool) -> Tensor:
+    """Return the entries of k tokens a row, (N, k), of logits, (N, V), or of their log-probabilities."""
+    tokens = tokens.to(logits.device)
+    if not normalised:
+        return logits.gather(1, tokens)
+    if logits.device.type != "cpu":
+        return logits.log_softmax(-1).gather(1, tokens)
+    # A few rows at a time: what large temporaries cost on a CPU is memory, not arithmetic.
+    parts = zip(torch.split(logits, _AT_ONCE), torch.split(tokens, _AT_ONCE), strict=True)
+    return torch.cat([rows.log_softmax(-1).gather(1, own) for rows, own in parts])
