@@ -197,7 +197,7 @@ class Setup:
         ids = ids * ((rows + length) // len(ids) + 1)
         return [ids[row : row + length] for row in range(rows)]
 
-    def decode(
+    def decode(  # noqa: PLR0913 -- every option by keyword
         self,
         policy: Policy,
         prompts: Sequence[Sequence[int]],

@@ -102,7 +102,7 @@ class LM(Leaf):
             ModelError: the folder holds no safetensors adapter, or the adapter belongs to another base.
         """
         folder = Path(folder)
-        weights = load_adapter_weights(folder)
+        weights, config = load_adapter_weights(folder), read_adapter_config(folder)
         about = read_guide_file(folder)
         expected = about.get("base", {}).get("identity")
         if expected is not None and expected != self.trunk.identity:
@@ -115,7 +115,7 @@ class LM(Leaf):
         _check_tokens(about.get("vocabulary"), self.trunk.vocabulary, folder)
         name = f"a{adapter_digest(folder)}"
         if not self.trunk.has_adapter(name):
-            self.trunk.add_adapter(name, read_adapter_config(folder), weights)
+            self.trunk.add_adapter(name, config, weights)
             if (folder / CONTROL_FILE).is_file():
                 _read_control(self.trunk, name, folder)
         return replace(self, adapter=name).with_control(0 if name in self.trunk.controls else None)
