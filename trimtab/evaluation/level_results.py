@@ -105,12 +105,15 @@ class Way(Section):
         preparing: seconds before it can be used for all of them: searching coefficients, or training.
         measuring: seconds of the attempts.
         prompt_tokens: what is read before an answer, mean of the questions.
+        searched: how many combinations were reached on the questions that coefficients were chosen by; None where
+            there is nothing to choose.
     """
 
     attempts: tuple[Attempt, ...]
     preparing: float
     measuring: float
     prompt_tokens: float
+    searched: int | None = None
 
     @property
     def reached(self) -> int:
@@ -247,15 +250,6 @@ def leakage(curves: Curves, amount: float, level: str) -> dict[str, dict[str, fl
         }
         for vector in curves.points
     }
-
-
-def best_amounts(curves: Curves, level: str) -> dict[str, tuple[float, float]]:
-    """Return for each vector the coefficient at which its own domain prefers a level most often, and the share."""
-    found: dict[str, tuple[float, float]] = {}
-    for vector, points in curves.points.items():
-        best = max(points, key=lambda each: (each.found.shares[vector][level], -abs(each.at[vector])))
-        found[vector] = (best.at[vector], best.found.shares[vector][level])
-    return found
 
 
 def combination_name(target: Mapping[str, str], domains: Sequence[str]) -> str:
