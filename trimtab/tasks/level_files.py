@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from trimtab.policies.lm import LM
-from trimtab.rewards.level import LEVELS
+from trimtab.rewards.level import LEVELS, Domain, Level
 from trimtab.tasks.levels import Triple, chat_prompt
 from trimtab.training.rows import read_rows, text_of
 
@@ -39,6 +40,37 @@ def write_pairs(triples: Sequence[Triple], base: LM, path: Path) -> int:
             for worse in LEVELS[place + 1 :]
         ),
     )
+
+
+def write_wanted_pairs(
+    triples: Mapping[Domain, Sequence[Triple]], wanted: Mapping[Domain, Level], base: LM, path: Path
+) -> int:
+    """Write the preference pairs of a combination: in every domain the wanted level over each of the two others.
+
+    The domains take turns, so that any head of the file is about all of them.
+
+    Args:
+        triples: domain to what is written.
+        wanted: domain to its level.
+        base: the model that will learn from them.
+        path: a .jsonl file; what is there is replaced.
+
+    Returns:
+        How many pairs there are.
+
+    Raises:
+        ModelError: the model has no chat template.
+    """
+    columns = [
+        [
+            {"prompt": chat_prompt(base, each.query), "chosen": each.answer(level), "rejected": each.answer(other)}
+            for each in triples[domain]
+            for other in LEVELS
+            if other != level
+        ]
+        for domain, level in wanted.items()
+    ]
+    return _write(path, (row for turn in itertools.zip_longest(*columns) for row in turn if row is not None))
 
 
 def write_triples(triples: Sequence[Triple], path: Path) -> int:
