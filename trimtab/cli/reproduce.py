@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.markdown import Markdown
 
 from trimtab.cli.console import StepBar, Talk
 from trimtab.cli.options import Json, Quiet, Seed
+from trimtab.errors import ConfigError
 
 
 def reproduce(
@@ -19,18 +21,45 @@ def reproduce(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train what a recipe needs, let its methods compete, and write tables and a picture."""
-    from trimtab.tasks.guidance_files import write_guidance
-    from trimtab.tasks.value_guidance import GuidanceSettings
-    from trimtab.tasks.value_guidance import reproduce as run
+    """Train what a recipe needs, let its methods compete, and write tables and pictures."""
+    from trimtab.training.settings import read_yaml
 
     talk = Talk(as_json, quiet)
-    settings = GuidanceSettings.read(recipe, [*(override or []), *([] if seed is None else [f"seed={seed}"])])
-    with StepBar(talk) as bar:
-        found = run(settings, on_step=bar, progress=talk.note)
-    report = write_guidance(found)
+    overrides = [*(override or []), *([] if seed is None else [f"seed={seed}"])]
+    experiments: dict[str, Callable[[Path, Sequence[str], Talk], Path]] = {
+        "value_guidance": _value_guidance,
+        "preference_levels": _preference_levels,
+    }
+    kind = str(read_yaml(recipe, overrides).get("kind", "value_guidance"))
+    if kind not in experiments:
+        raise ConfigError(
+            given=f"kind = {kind!r} in {recipe}", expected=", ".join(experiments), hint="see the folder recipes"
+        )
+    report = experiments[kind](recipe, overrides, talk)
     if as_json:
         talk.result({"results": str(report.with_name("results.json")), "report": str(report)})
         return
     talk.out.print(Markdown(report.read_text(encoding="utf-8")))
     talk.out.print(f"report: {report}", highlight=False)
+
+
+def _value_guidance(recipe: Path, overrides: Sequence[str], talk: Talk) -> Path:
+    from trimtab.tasks.guidance_files import write_guidance
+    from trimtab.tasks.value_guidance import GuidanceSettings
+    from trimtab.tasks.value_guidance import reproduce as run
+
+    settings = GuidanceSettings.read(recipe, overrides)
+    with StepBar(talk) as bar:
+        found = run(settings, on_step=bar, progress=talk.note)
+    return write_guidance(found)
+
+
+def _preference_levels(recipe: Path, overrides: Sequence[str], talk: Talk) -> Path:
+    from trimtab.evaluation.levels_report import write_levels
+    from trimtab.tasks.level_settings import LevelSettings
+    from trimtab.tasks.preference_levels import reproduce as run
+
+    settings = LevelSettings.read(recipe, overrides)
+    with StepBar(talk) as bar:
+        found = run(settings, on_step=bar, progress=talk.note)
+    return write_levels(found, settings.output)

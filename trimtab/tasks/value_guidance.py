@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -56,6 +56,7 @@ class GuidanceSettings(RunSettings):
     """An experiment.
 
     Args:
+        kind: of the recipe.
         base: the large model.
         reward: what all training sees.
         judges: what no training saw.
@@ -72,6 +73,7 @@ class GuidanceSettings(RunSettings):
         sweeps: further points.
     """
 
+    kind: Literal["value_guidance"] = "value_guidance"
     base: str = "smollm2-135m"
     reward: str = "sentiment"
     judges: tuple[str, ...] = ("rt", "vader")
