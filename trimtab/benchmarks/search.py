@@ -13,12 +13,12 @@ from functools import partial
 from trimtab.benchmarks.baselines import chunk_search
 from trimtab.benchmarks.baselines.chunk_search import Shape as Baseline
 from trimtab.benchmarks.measure import Measure, at_least, at_most
+from trimtab.benchmarks.replay import Recorded, Replayed, Tape
 from trimtab.benchmarks.setup import Setup
 from trimtab.benchmarks.timing import alternate
 from trimtab.decoding.search import search
 from trimtab.decoding.shape import Shape, chunk_beam
 from trimtab.policies.base import Policy
-from trimtab.values.log_likelihood import LogLikelihood
 from trimtab.values.log_ratio import LogRatio
 from trimtab.values.value import Value
 
@@ -72,14 +72,15 @@ def _many(bench: Setup, baseline: Baseline, shape: Shape, tokens: int, what: str
 
 
 def _guided(bench: Setup, shape: Shape, tokens: int, what: str) -> list[Measure]:
-    """Compare a search that is guided and scored by one pair with sampling as many rows, and with scores of no pair."""
+    """Compare a search that is guided and scored by one pair with sampling as many rows, and with scores for free."""
     bench.note("search: of a guided policy")
     policy, value = bench.base * (bench.tuned / bench.untuned) ** 0.5, LogRatio(bench.tuned, bench.untuned)
-    prompt = bench.base.vocabulary.encode(bench.text)
+    prompt, tape = bench.base.vocabulary.encode(bench.text), Tape()
+    _search(bench, policy, Recorded(value, tape), shape, tokens)
     times = alternate(
         {
             "search": partial(_search, bench, policy, value, shape, tokens),
-            "unpaired": partial(_search, bench, policy, LogLikelihood(), shape, tokens),
+            "replayed": partial(_search, bench, policy, Replayed(tape), shape, tokens),
             "sampling": lambda: bench.decode(policy, [prompt], tokens, n=shape.rows),
         },
         bench.repeats,
@@ -90,9 +91,9 @@ def _guided(bench: Setup, shape: Shape, tokens: int, what: str) -> list[Measure]
             f"{over} sampling {shape.rows} rows of it", times["search"], times["sampling"], at_most(1.25), unit="ms"
         ),
         Measure.of_times(
-            f"{over} the same with scores that need no pair",
+            f"{over} the same with scores that are known",
             times["search"],
-            times["unpaired"],
+            times["replayed"],
             at_most(1.02),
             unit="ms",
         ),
