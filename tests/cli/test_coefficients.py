@@ -74,6 +74,14 @@ def test_searches_that_make_no_sense(trimtab, arguments, tmp_path, options, told
     assert ran.code == 2 and told in ran.err and "Traceback" not in ran.err
 
 
+def test_a_policy_without_knobs(trimtab, arguments, home, tiny_lm_folder, tmp_path):
+    (tmp_path / "fixed.yaml").write_text(
+        f"models: {{base: {tiny_lm_folder}}}\nvectors: {{m: {home / 'medical'}}}\npolicy: base + 0.5 * m\n"
+    )
+    ran = trimtab(*arguments[:2], tmp_path / "fixed.yaml", *arguments[3:], "--every", "--out", tmp_path / "run")
+    assert ran.code == 2 and "has no knobs" in ran.err and not (tmp_path / "run").exists()
+
+
 def test_a_folder_of_another_search(trimtab, arguments, home, tmp_path):
     (tmp_path / "trials.jsonl").write_text('{"about": {"policy": "another"}}\n')
     ran = trimtab(*arguments, "--every", "--out", tmp_path)

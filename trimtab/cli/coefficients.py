@@ -97,6 +97,12 @@ def search(  # noqa: PLR0913 -- one parameter an option
     if asked.file is None:
         raise ConfigError(given=str(policy), expected="a policy file, .yaml", hint="its knobs: are what is searched")
     built = asked.policy({})
+    if not built.knobs:
+        raise ConfigError(
+            given=f"{policy}, whose policy {built} has no knobs",
+            expected="a knob for each coefficient that is searched",
+            hint="write base + care * medical, with care: {min: -1, max: 2} under knobs:",
+        )
     held = read_questions(questions, built.vocabulary)
     targets = _targets(held, pairs(target or [], "--target"), every=every)
     started = time.perf_counter()
