@@ -150,9 +150,20 @@ def sequence_log_probs(
     block = torch.tensor([[*continuation, *[0] * (width - len(continuation))] for continuation in continuations])
     first, state = policy.init(prompts, knobs)
     rest, _ = policy.step(state, block[:, :-1])
-    log_probs = torch.cat([first.unsqueeze(1), rest], dim=1)
-    chosen = log_probs.gather(2, block.to(log_probs.device).unsqueeze(2)).squeeze(2)
+    chosen = of_tokens(first, rest, block)
     return [row[: len(continuation)] for row, continuation in zip(chosen, continuations, strict=True)]
+
+
+def of_tokens(first: Tensor, rest: Tensor, block: Tensor) -> Tensor:
+    """Return the log-probabilities of the tokens of a block, (B, T), without copying those of the others.
+
+    Args:
+        first: before the block, (B, V).
+        rest: after each of its tokens but the last, (B, T - 1, V).
+        block: token ids, (B, T).
+    """
+    tokens = block.to(first.device)
+    return torch.cat([first.gather(1, tokens[:, :1]), rest.gather(2, tokens[:, 1:, None]).squeeze(2)], 1)
 
 
 def _check_prompts(prompts: Sequence[Prompt], leaves: Sequence[Leaf]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import ConfigError, PromptError
+from trimtab.policies.advance import of_tokens
 from trimtab.policies.base import Policy
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -153,9 +154,7 @@ def _likelihoods(policy: Policy, jobs: Sequence[tuple[Point, Question]]) -> list
     with torch.no_grad():
         first, state = policy.init([question.prompt for _, question in jobs], [dict(point) for point, _ in jobs])
         rest, _ = policy.step(state.fork(len(levels)), block[:, :-1])
-    there = block.to(first.device)
-    head = first.repeat_interleave(len(levels), 0).gather(1, there[:, :1])
-    chosen = torch.cat([head, rest.gather(2, there[:, 1:, None]).squeeze(2)], 1).cpu()
+    chosen = of_tokens(first.repeat_interleave(len(levels), 0), rest, block).cpu()
     real = torch.arange(width) < lengths[:, None]
     return list(((chosen * real).sum(1) / lengths).view(len(jobs), len(levels)))
 
