@@ -234,11 +234,9 @@ class Decoder:
         block, turned = mixed.shape[1], self._heads + self._key_heads
         moved = mixed[:, :, :turned]
         if layer.q_norm is not None and layer.k_norm is not None:
-            each = (*mixed.shape[:2], 1, -1) if amounts is not None else (-1,)
-            q_norm, k_norm = (norm.at(amounts) for norm in (layer.q_norm, layer.k_norm))
-            queries = self._norm(moved[:, :, : self._heads].float(), q_norm.view(each if q_norm.dim() > 1 else -1))
-            keyed = self._norm(moved[:, :, self._heads :].float(), k_norm.view(each if k_norm.dim() > 1 else -1))
-            moved = torch.cat([queries, keyed], 2)
+            heads = moved[:, :, : self._heads].float(), moved[:, :, self._heads :].float()
+            weights = (norm.at_heads(amounts, block) for norm in (layer.q_norm, layer.k_norm))
+            moved = torch.cat([self._norm(x, weight) for x, weight in zip(heads, weights, strict=True)], 2)
         cosines, sines = context.rotation
         # The sign of the first half's sines is in the table, so that a roll stands for "rotate half".
         moved = torch.addcmul(moved * cosines, moved.roll(self._head_size // 2, -1), sines)

@@ -65,6 +65,11 @@ class Norm:
             return self.weight
         return torch.addmm(self.weight.float(), amounts, self.differences).to(self.weight.dtype)
 
+    def at_heads(self, amounts: Tensor | None, block: int) -> Tensor:
+        """Return the same for the heads of rows of T tokens: (D,), or (N, T, 1, D)."""
+        weight = self.at(amounts)
+        return weight if weight.dim() == 1 else weight.view(-1, block, 1, weight.shape[1])
+
 
 @dataclass(frozen=True)
 class Table:
