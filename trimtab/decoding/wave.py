@@ -119,11 +119,9 @@ class Wave:
         rows = _Waiting(alive, None if boundary.ahead else tokens)
         if bool(reached.all()):
             return None, [rows]
-        if not bool(reached.any()):
-            return self._fed(rows), []
-        waiting = rows.select(torch.nonzero(reached).flatten())
+        waiting = [rows.select(torch.nonzero(reached).flatten())] if bool(reached.any()) else []
         going = rows.select(torch.nonzero(~reached).flatten())
-        return self._fed(going), [waiting]
+        return self._fed(going), waiting
 
     def _fed(self, rows: _Waiting) -> Running:
         """Feed rows their newest tokens, unless these have been fed."""
