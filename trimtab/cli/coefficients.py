@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from trimtab.cli.console import Talk
-from trimtab.cli.options import Device, Dtype, Json, Quiet, pairs
+from trimtab.cli.options import Device, Dtype, Json, Quiet, pairs, weighted
 from trimtab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def apply(
     quiet: Quiet = False,
 ) -> None:
     """Write a model with vectors added to its weights, for programs that know no vectors."""
-    from trimtab.cli.vector import weighted
     from trimtab.policies.lm import LM
     from trimtab.policies.vector_folder import load_vector
     from trimtab.policies.write_folder import write_folder

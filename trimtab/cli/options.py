@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -82,6 +83,22 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
             )
         found[name] = value
     return found
+
+
+def weighted(text: str) -> tuple[str, float]:
+    """Read FOLDER or FOLDER=WEIGHT.
+
+    Raises:
+        ConfigError: the weight is no finite number.
+    """
+    folder, mark, weight = text.rpartition("=")
+    try:
+        value = float(weight) if mark else 1.0
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or not (folder or not mark):
+        raise ConfigError(given=text, expected="FOLDER=WEIGHT, or FOLDER", hint="for instance vectors/medical=0.7")
+    return (folder, value) if mark else (text, value)
 
 
 def knob_values(texts: Sequence[str]) -> dict[str, float]:

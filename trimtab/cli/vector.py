@@ -13,7 +13,7 @@ import typer
 
 from trimtab.cli import coefficients
 from trimtab.cli.console import Talk
-from trimtab.cli.options import Json, Quiet
+from trimtab.cli.options import Json, Quiet, weighted
 from trimtab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -206,18 +206,6 @@ def _sum(vectors: Sequence[Vector], weights: Sequence[float]) -> Linear:
     from trimtab.policies.vector import Combination
 
     return Combination.of([term for v, weight in zip(vectors, weights, strict=True) for term in (weight * v).terms()])
-
-
-def weighted(text: str) -> tuple[str, float]:
-    """Read FOLDER or FOLDER=WEIGHT."""
-    folder, mark, weight = text.rpartition("=")
-    try:
-        value = float(weight) if mark else 1.0
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or not (folder or not mark):
-        raise ConfigError(given=text, expected="FOLDER=WEIGHT, or FOLDER", hint="for instance vectors/medical=0.7")
-    return (folder, value) if mark else (text, value)
 
 
 def _numbers(text: str) -> list[int]:

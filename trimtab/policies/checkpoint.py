@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from trimtab.assets import built_in_models, get_model, quiet_transformers
 from trimtab.errors import ModelError
 from trimtab.policies.identity import identity_of
+from trimtab.policies.model_folder import read_config, without_weights
 from trimtab.policies.tensor_files import TensorFiles
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -164,14 +164,7 @@ def _check(folder: Path) -> None:
             expected="a model folder of transformers",
             hint="check the path; an adapter can be the aligned side of a vector, not the base",
         )
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(
-            given=f"{folder}/config.json, which is not JSON: {error}",
-            expected="a whole model folder",
-            hint="copy it again",
-        ) from error
+    config = read_config(folder)
     if asks := {"auto_map", "quantization_config"} & set(config):
         raise ModelError(
             given=f"{folder}/config.json with {', '.join(sorted(asks))}",
@@ -186,15 +179,7 @@ def _files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
-        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-        raise ModelError(
-            given=f"{folder}, "
-            + (f"which has only pickled weights ({pickled[0].name})" if pickled else "without weights"),
-            expected="model.safetensors, or model.safetensors.index.json and the files it names",
-            hint="convert them with transformers' save_pretrained; trimtab never unpickles"
-            if pickled
-            else "check the path, or download the model again",
-        )
+        raise without_weights(folder, "model.safetensors, or model.safetensors.index.json and the files it names")
     try:
         shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return [folder / Path(name).name for name in sorted(set(shards.values()))]

@@ -5,7 +5,6 @@ Several LMs can share one trunk; loading a model or a guide twice re-uses the tr
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +30,7 @@ from trimtab.policies.guide_folder import (
 from trimtab.policies.identity import weights_identity
 from trimtab.policies.knob import Exponent, Knob, declared_knobs
 from trimtab.policies.merge import vector_adapter
+from trimtab.policies.model_folder import read_config, without_weights
 from trimtab.policies.scales import Loads
 from trimtab.policies.trunk import Trunk
 from trimtab.policies.vector import Combination, Linear, Vector
@@ -322,14 +322,7 @@ def _check_folder(folder: Path) -> None:
             expected="a transformers model folder or a guide folder",
             hint="check the path",
         )
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(
-            given=f"{folder}/config.json, which is not JSON: {error}",
-            expected="a whole model folder",
-            hint="copy it again",
-        ) from error
+    config = read_config(folder)
     if "auto_map" in config:
         raise ModelError(
             given=f"{folder}/config.json, which asks to run code that comes with the model",
@@ -337,15 +330,7 @@ def _check_folder(folder: Path) -> None:
             hint="trimtab never runs a model's own code; convert the model, or use a version transformers supports",
         )
     if not list(folder.glob("*.safetensors")):
-        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-        raise ModelError(
-            given=f"{folder}, "
-            + (f"which has only pickled weights ({pickled[0].name})" if pickled else "without weights"),
-            expected="weights in safetensors",
-            hint="convert them with transformers' save_pretrained; trimtab never unpickles"
-            if pickled
-            else "check the path, or download the model again",
-        )
+        raise without_weights(folder, "weights in safetensors")
 
 
 def _check_tokens(fingerprint: str | None, vocabulary: Vocabulary, folder: Path) -> None:
