@@ -15,7 +15,7 @@ from trimtab.tasks import sweep as module
 from trimtab.tasks.baselines import Contestant
 from trimtab.tasks.contest import Conditions, contest
 from trimtab.tasks.load import load_task
-from trimtab.tasks.sweep import Journal, frontier, sweep, tabulated
+from trimtab.tasks.sweep import Points, frontier, sweep, tabulated
 
 BASE = Table.of({"": {"good": 0.5, "bad": 0.5}}, name="base")
 GUIDE = Table.of({"": {"good": 0.9, "bad": 0.1}}, name="guide")
@@ -30,8 +30,8 @@ AXES = {"w": [0.0, 0.5, 2.0]}
 
 def run(tmp_path, name="points.jsonl", **changes):
     arguments = {"policies": POLICIES, "axes": AXES, "conditions": CONDITIONS} | changes
-    journal = Journal(tmp_path / name, {"seed": 3})
-    return sweep(TASK, journal=journal, **arguments)
+    kept = Points(tmp_path / name, {"seed": 3})
+    return sweep(TASK, kept=kept, **arguments)
 
 
 def test_a_point_is_what_a_contest_at_its_knobs_measures(tmp_path):
@@ -78,10 +78,10 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path, monkeypatch):
 def test_a_folder_of_another_sweep_and_a_damaged_one_are_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(ConfigError, match="another seed"):
-        Journal(tmp_path / "points.jsonl", {"seed": 4})
+        Points(tmp_path / "points.jsonl", {"seed": 4})
     (tmp_path / "points.jsonl").write_text("no json\n")
     with pytest.raises(ConfigError, match="damaged"):
-        Journal(tmp_path / "points.jsonl", {"seed": 3})
+        Points(tmp_path / "points.jsonl", {"seed": 3})
 
 
 def test_knobs_that_no_policy_has_and_values_out_of_range_are_refused(tmp_path):

@@ -88,7 +88,7 @@ def _swept(
 ) -> dict[str, Any]:
     """Sweep one task, write what was found, and show it."""
     from trimtab.evaluation.frontier import draw_frontier, pareto
-    from trimtab.tasks.sweep import Journal, frontier, tabulated
+    from trimtab.tasks.sweep import Points, frontier, tabulated
     from trimtab.tasks.sweep import sweep as measure
 
     judges = [judge.name for judge in conditions.judges]
@@ -100,8 +100,8 @@ def _swept(
         "settings": asdict(conditions.settings),
         "n": conditions.n,
     }
-    journal = Journal(folder / "points.jsonl", about)
-    points = measure(task, policies, axes, conditions, journal, progress=talk.note)
+    kept = Points(folder / "points.jsonl", about)
+    points = measure(task, policies, axes, conditions, kept, progress=talk.note)
     table = tabulated(task, judges, points)
     main = table.measures[0]
     over = frontier(table, points, main.name)

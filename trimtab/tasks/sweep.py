@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trimtab.assets.journal import Journal
 from trimtab.decoding.generate import requests_of, to_answer
 from trimtab.decoding.pool import decode
 from trimtab.errors import ConfigError
@@ -60,8 +61,8 @@ class Swept:
         return f"{self.policy} ({self.label})" if self.knobs else self.policy
 
 
-class Journal:
-    """What a sweep has measured, a line a point, in a file that is only ever added to.
+class Points:
+    """What a sweep has measured, kept in a file.
 
     Args:
         path: of the file; made where it is missing.
@@ -72,16 +73,12 @@ class Journal:
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self._path, self._done = path, dict[str, Swept]()
-        asked = json.loads(json.dumps(dict(about)))
-        if path.is_file():
-            self._read(asked)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"about": asked}) + "\n", encoding="utf-8")
-
-    def __len__(self) -> int:
-        return len(self._done)
+        self._journal = Journal(path, about, "sweep")
+        try:
+            kept = [Swept(**row) for row in self._journal.rows]
+        except TypeError as error:
+            raise self._journal.damaged(error) from error
+        self._done = {_key(each.policy, each.knobs): each for each in kept}
 
     def get(self, policy: str, knobs: Knobs) -> Swept | None:
         """Return a point if it was measured."""
@@ -89,33 +86,8 @@ class Journal:
 
     def add(self, points: Sequence[Swept]) -> None:
         """Keep points."""
-        with self._path.open("a", encoding="utf-8") as file:
-            for each in points:
-                file.write(json.dumps(vars(each)) + "\n")
+        self._journal.add(map(vars, points))
         self._done |= {_key(each.policy, each.knobs): each for each in points}
-
-    def _read(self, about: dict[str, Any]) -> None:
-        # The last line of a sweep that was killed may be cut short; it is measured again.
-        text = self._path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        try:
-            first, *rest = map(json.loads, whole.splitlines())
-            there = first["about"]
-            found = [Swept(**each) for each in rest]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(
-                given=f"{self._path}, which is damaged: {error}", expected="the points of a sweep", hint="remove it"
-            ) from error
-        if there != about:
-            other = sorted(name for name in {*there, *about} if there.get(name) != about.get(name))
-            raise ConfigError(
-                given=f"{self._path}, which holds a sweep with another {', '.join(other)}",
-                expected="a sweep of the same task in the same way, or a new folder",
-                hint="choose another folder",
-            )
-        if whole != text:
-            self._path.write_text(whole, encoding="utf-8")
-        self._done = {_key(each.policy, each.knobs): each for each in found}
 
 
 def grid(axes: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
@@ -133,7 +105,7 @@ def sweep(
     policies: Mapping[str, Policy],
     axes: Mapping[str, Sequence[float]],
     conditions: Conditions,
-    journal: Journal,
+    kept: Points,
     *,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Swept]:
@@ -144,7 +116,7 @@ def sweep(
         policies: by name; the first is the base.
         axes: knob to its values.
         conditions: the same for all points; its own knobs hold for those that are not swept.
-        journal: keeps what was measured; what is in it is not measured again.
+        kept: what was measured; it is not measured again, and what is measured is added.
         progress: told which points are next.
 
     Raises:
@@ -162,13 +134,13 @@ def sweep(
     for name, policy in policies.items():
         own = {knob.name: axes[knob.name] for knob in policy.knobs if knob.name in axes}
         points = grid(own)
-        waiting = [point for point in points if journal.get(name, point) is None]
+        waiting = [point for point in points if kept.get(name, point) is None]
         size = max(1, ROWS // (len(conditions.rows) * conditions.n))
         for start in range(0, len(waiting), size):
             some = waiting[start : start + size]
             progress(f"{name}: {len(some)} of {len(waiting) - start} points")
-            journal.add(_measured(task, name, policy, some, conditions))
-        found += [each for point in points if (each := journal.get(name, point)) is not None]
+            kept.add(_measured(task, name, policy, some, conditions))
+        found += [each for point in points if (each := kept.get(name, point)) is not None]
     return found
 
 

@@ -23,7 +23,7 @@ from trimtab.rewards import check_independent, load_judge, load_reward
 from trimtab.tasks.baselines import Contestant, asked, baseline, constrained
 from trimtab.tasks.contest import Conditions, Standing, contest
 from trimtab.tasks.data import read_task_rows, refuse_overlap
-from trimtab.tasks.sweep import Journal, frontier, sweep, tabulated
+from trimtab.tasks.sweep import Points, frontier, sweep, tabulated
 from trimtab.tasks.task_settings import ExpertSettings, TaskSettings
 from trimtab.training.checkpoint import latest_checkpoint
 from trimtab.training.config import TrainConfig
@@ -90,7 +90,7 @@ def run_task(
     contestants |= {name: baseline(name, task, base, reward, rows) for name in settings.baselines}
     forced = {"base, constrained": constrained(base, rows)} if settings.constrained else {}
     few = replace(conditions, rows=rows[: settings.frontier_prompts])
-    journal = _journal(settings, few) if settings.strengths else None
+    kept = _points(settings, few) if settings.strengths else None
     for name, config in runs.items():
         _train(name, config, on_step, progress)
     if settings.experts is not None:
@@ -100,9 +100,9 @@ def run_task(
         contestants |= forced | {"adapter, constrained": constrained(contestants["adapter"].policy, rows)}
     standing = contest(task, contestants, conditions, on_policy=lambda name: progress(f"answers: {name}"))
     over = []
-    if journal is not None:
+    if kept is not None:
         policies = {"base": base, "adapter": contestants["adapter"].policy}
-        points = sweep(task, policies, {"strength": settings.strengths}, few, journal, progress=progress)
+        points = sweep(task, policies, {"strength": settings.strengths}, few, kept, progress=progress)
         table = tabulated(task, [judge.name for judge in judges], points)
         over = frontier(table, points, table.measures[0].name)
     steps = {name: read_metrics(config.output) for name, config in runs.items()}
@@ -190,7 +190,7 @@ def _write_texts(settings: TaskSettings, experts: ExpertSettings, config: TrainC
         (settings.output / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _journal(settings: TaskSettings, conditions: Conditions) -> Journal:
+def _points(settings: TaskSettings, conditions: Conditions) -> Points:
     """Open the record of the frontier; strengths may be added to it."""
     about = {
         "base": settings.base,
@@ -200,4 +200,4 @@ def _journal(settings: TaskSettings, conditions: Conditions) -> Journal:
         "sampling": asdict(conditions.settings),
         "n": conditions.n,
     }
-    return Journal(settings.output / "frontier.jsonl", about)
+    return Points(settings.output / "frontier.jsonl", about)

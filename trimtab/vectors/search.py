@@ -7,11 +7,11 @@ measured propose points; all of them are judged by one measure, which is given.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.assets.journal import Journal
 from trimtab.errors import ConfigError
 from trimtab.policies.knob import Knob
 from trimtab.vectors.preference import Point, Preference
@@ -44,13 +44,12 @@ class Trials:
     """
 
     def __init__(self, path: Path, about: Mapping[str, str], measure: Measure, *, at_once: int = 32) -> None:
-        self._path, self._measure, self._at_once = path, measure, at_once
-        self._done: dict[tuple[tuple[str, float], ...], Trial] = {}
-        if path.is_file():
-            self._read(dict(about))
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"about": dict(about)}) + "\n", encoding="utf-8")
+        self._journal, self._measure, self._at_once = Journal(path, about, "search"), measure, at_once
+        try:
+            kept = [Trial(row["point"], Preference(row["shares"], row["leads"])) for row in self._journal.rows]
+        except (KeyError, TypeError) as error:
+            raise self._journal.damaged(error) from error
+        self._done = {_key(trial.point): trial for trial in kept}
 
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._done.values())
@@ -65,34 +64,13 @@ class Trials:
         for start in range(0, len(waiting), self._at_once):
             some = waiting[start : start + self._at_once]
             found = [Trial(point, each) for point, each in zip(some, self._measure(some), strict=True)]
-            with self._path.open("a", encoding="utf-8") as file:
-                for trial in found:
-                    file.write(json.dumps({"point": dict(trial.point), **_plain(trial.found)}) + "\n")
+            self._journal.add({"point": dict(trial.point), **_plain(trial.found)} for trial in found)
             self._done.update({_key(trial.point): trial for trial in found})
         return [self._done[_key(point)] for point in points]
 
     def best(self, target: Target) -> Trial:
         """Return the trial that fits a target best; of equal ones the one closest to the base."""
         return best_of(self, target)
-
-    def _read(self, about: dict[str, str]) -> None:
-        lines = [line for line in self._path.read_text(encoding="utf-8").split("\n") if line]
-        try:
-            rows = [json.loads(line) for line in lines]
-            there = rows[0]["about"]
-            trials = [Trial(row["point"], Preference(row["shares"], row["leads"])) for row in rows[1:]]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ConfigError(
-                given=f"{self._path}, which is damaged: {error}", expected="the trials of a search", hint="remove it"
-            ) from error
-        if there != about:
-            different = sorted(name for name in {*there, *about} if there.get(name) != about.get(name))
-            raise ConfigError(
-                given=f"{self._path}, which holds a search with another {', '.join(different)}",
-                expected="a search of the same policy over the same questions, or an empty folder",
-                hint="choose another folder",
-            )
-        self._done = {_key(trial.point): trial for trial in trials}
 
 
 def best_of(trials: Iterable[Trial], target: Target) -> Trial:
