@@ -3,8 +3,7 @@ import math
 import pytest
 
 from trimtab.decoding.answer import Answer
-from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, perplexity_under, repetition
-from trimtab.policies.toy import Table
+from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, repetition
 
 
 def answer(kl, prompt="a", token_ids=None):
@@ -43,21 +42,6 @@ def test_perplexity_weighs_tokens_equally():
 def test_perplexity_of_an_impossible_token_is_infinite():
     assert perplexity([[-math.inf, -0.1]]) == math.inf
     assert perplexity([[-800.0]]) == math.inf
-
-
-def test_perplexity_under_another_policy_reads_the_prompt_and_ragged_answers():
-    # After a: b with 1/4. After b: 1/2 each. Answers "b a b" and "b b" of "a": 1/4 1/2 1/4 and 1/4 1/2, that is 2^-8.
-    table = Table.of({"": {"a": 0.5, "b": 0.5}, "a": {"a": 0.75, "b": 0.25}})
-    answers = [answer([0.0] * 3, token_ids=[1, 0, 1]), answer([0.0] * 2, token_ids=[1, 1])]
-    assert perplexity_under(table, answers) == pytest.approx(2 ** (8 / 5))
-    assert perplexity_under(table, answers, rows=1) == pytest.approx(2 ** (8 / 5))
-
-
-def test_perplexity_under_the_reference_is_that_of_the_reference_log_probs():
-    base, guide = (Table.random(6, seed=seed) for seed in (0, 1))
-    answers = (base * guide).generate(["t0", "t1 t2"], max_new_tokens=5, n=3, seed=0)
-    stored = perplexity([each.reference_log_probs for each in answers])
-    assert perplexity_under(base, answers) == pytest.approx(stored, rel=1e-5)
 
 
 def test_mean_kl_and_length_weigh_tokens_and_answers():

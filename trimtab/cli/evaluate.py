@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,8 +32,8 @@ from trimtab.cli.options import (
     knob_values,
     pairs,
 )
+from trimtab.cli.prepared import Choices, prepare
 from trimtab.cli.searching import search_settings
-from trimtab.cli.trained import refuse_dependent, refuse_trained_prompts
 
 if TYPE_CHECKING:
     from trimtab.policies.base import Policy
@@ -56,6 +55,9 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
         list[str] | None, typer.Option(help="A built-in name or module:function; may be repeated.")
     ] = None,
     reward: Annotated[str | None, typer.Option(help="What the guides were trained on.")] = None,
+    reader: Annotated[
+        list[str] | None, typer.Option(help="A language model; the answers' perplexity under it is reported.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Other prompts: a file, a hub id, or xsum:FILE.")] = None,
     prompts: Annotated[int, typer.Option("--prompts", "--limit", min=1, help="Unseen prompts.")] = 60,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Answers a prompt; the task's own number.")] = None,
@@ -77,17 +79,11 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
 ) -> None:
     """Compare policies with their base on unseen prompts; a policy file with a search is evaluated by searching."""
     from trimtab.evaluation.report import Findings, write_report
-    from trimtab.rewards import load_judge, load_reward
     from trimtab.tasks.baselines import Contestant
-    from trimtab.tasks.baselines import asked as as_asked
     from trimtab.tasks.baselines import baseline as build_baseline
-    from trimtab.tasks.contest import Conditions, contest
-    from trimtab.tasks.data import read_task_rows
-    from trimtab.tasks.load import load_task
+    from trimtab.tasks.contest import contest
 
-    talk, chosen = Talk(as_json, quiet), load_task(task)
-    trained_on = load_reward(reward or chosen.reward, progress=talk.note)
-    judges = [load_judge(name, progress=talk.note) for name in judge or chosen.judges]
+    talk = Talk(as_json, quiet)
     sources, values = pairs(model or [], "--model"), knob_values(knob or [])
     added = pairs(vector or [], "--vector")
     asked = [Asked.read(text, sources, added, dtype=dtype, device=device) for text in policies]
@@ -103,28 +99,23 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
     searches = [search_settings(each, search, flags) for each in asked]
     named = [each for every in asked for each in every.sources.values()]
     named += [each.value for each in searches if each is not None]
-    refuse_dependent(trained_on, named, judges, talk)  # before any model is loaded
-    source = data or chosen.source
-    unseen = read_task_rows(source, "test", columns=chosen.columns, limit=prompts).rows
-    refuse_trained_prompts(named, source, unseen, talk)
+    ready = prepare(task, Choices(reward, judge or (), data, prompts, n, reader or ()), named, talk)
     built = [each.policy(values) for each in asked]
     refuse_unknown_knobs(values, built)
     base = common_base(built)
-    rows = as_asked(chosen, base, unseen)
-    shown = {"base": Contestant(base), **_contestants(asked, built, searches, rows, talk)}
-    shown |= {name: build_baseline(name, chosen, base, trained_on, rows) for name in baseline or []}
-    longest = chosen.settings.max_new_tokens if max_new_tokens is None else max_new_tokens
-    how = replace(chosen.settings, seed=seed or 0, max_new_tokens=longest)
+    conditions = ready.conditions(base, seed, values, max_new_tokens)
+    shown = {"base": Contestant(base), **_contestants(asked, built, searches, base, conditions.rows, talk)}
+    shown |= {name: build_baseline(name, ready.task, base, ready.reward, conditions.rows) for name in baseline or []}
     found = contest(
-        chosen,
+        ready.task,
         shown,
-        Conditions(rows, trained_on, judges, how, n or chosen.answers, values),
+        conditions,
         on_policy=lambda name: talk.note(f"{'searching with' if shown[name].search else 'sampling from'} {name}"),
     )
     if out is not None:
         found.write(out)
         findings = Findings(found.table, found.warnings, commands=[("Measure it again", shlex.join(sys.argv))])
-        write_report(out / "report.html", found.comparison, title=chosen.title, findings=findings)
+        write_report(out / "report.html", found.comparison, title=ready.task.title, findings=findings)
         talk.note(f"written to {out}")
     if as_json:
         talk.result(found.to_dict())
@@ -136,6 +127,7 @@ def _contestants(
     asked: Sequence[Asked],
     policies: Sequence[Policy],
     searches: Sequence[SearchSettings | None],
+    base: Policy,
     rows: Sequence[Row],
     talk: Talk,
 ) -> dict[str, Contestant]:
@@ -143,7 +135,7 @@ def _contestants(
     from trimtab.decoding.search_plan import build_plan
     from trimtab.tasks.baselines import Contestant, informed
 
-    base, found = common_base(policies), {}
+    found = {}
     for wanted, policy, settings in zip(asked, policies, searches, strict=True):
         if settings is not None:
             plan = build_plan(settings, wanted.lm, progress=talk.note)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +11,7 @@ import typer
 from trimtab.cli.asked import Asked, common_base, identity
 from trimtab.cli.console import Talk
 from trimtab.cli.options import Device, Dtype, Json, Models, Quiet, Seed, Vectors, pairs
-from trimtab.cli.trained import refuse_dependent, refuse_trained_prompts
+from trimtab.cli.prepared import Choices, prepare
 from trimtab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,14 +39,7 @@ def sweep(  # noqa: PLR0913 -- one parameter an option
     quiet: Quiet = False,
 ) -> None:
     """Measure policies over a grid of knob values; a sweep that was stopped goes on where it was."""
-    from trimtab.rewards import load_judge, load_reward
-    from trimtab.tasks.baselines import asked as as_asked
-    from trimtab.tasks.contest import Conditions
-    from trimtab.tasks.data import read_task_rows
-    from trimtab.tasks.load import load_task
-
     talk, axes = Talk(as_json, quiet), _axes(knob or [])
-    tasks = [load_task(name) for name in task.split(",")]
     sources, added = pairs(model or [], "--model"), pairs(vector or [], "--vector")
     first = {name: values[0] for name, values in axes.items()}
     asked = [Asked.read(text, sources, added, dtype=dtype, device=device) for text in policies]
@@ -59,21 +50,17 @@ def sweep(  # noqa: PLR0913 -- one parameter an option
             hint="compare searches with trimtab eval, or take the search out of a copy of the file",
         )
     named = [each for every in asked for each in every.sources.values()]
+    choices = Choices(reward, judge or (), data, prompts, n)
+    ready = [prepare(name, choices, named, talk) for name in task.split(",")]
     built = {each.text: each.policy(first) for each in asked}
     base = common_base(built.values())
     contestants = {"base": base, **{name: policy for name, policy in built.items() if policy != base}}
-    found: dict[str, Any] = {}
-    for each in tasks:
-        source = data or each.source
-        trained_on = load_reward(reward or each.reward, progress=talk.note)
-        judges = [load_judge(name, progress=talk.note) for name in judge or each.judges]
-        refuse_dependent(trained_on, named, judges, talk)
-        unseen = read_task_rows(source, "test", columns=each.columns, limit=prompts).rows
-        refuse_trained_prompts(named, source, unseen, talk)
-        rows = as_asked(each, base, unseen)
-        settings = replace(each.settings, seed=seed or 0)
-        conditions = Conditions(rows, trained_on, judges, settings, n or each.answers, {})
-        found[each.name] = _swept(talk, each, contestants, axes, conditions, out / each.name)
+    found = {
+        each.task.name: _swept(
+            talk, each.task, contestants, axes, each.conditions(base, seed, {}), out / each.task.name
+        )
+        for each in ready
+    }
     if as_json:
         talk.result({"folder": str(out), "tasks": found})
 
@@ -92,15 +79,8 @@ def _swept(
     from trimtab.tasks.sweep import sweep as measure
 
     judges = [judge.name for judge in conditions.judges]
-    about = {
-        "policies": {name: identity(policy) for name, policy in policies.items()},
-        "rows": hashlib.sha256(json.dumps(conditions.rows, default=str).encode()).hexdigest()[:16],
-        "reward": conditions.reward.name,
-        "judges": judges,
-        "settings": asdict(conditions.settings),
-        "n": conditions.n,
-    }
-    kept = Points(folder / "points.jsonl", about)
+    identities = {name: identity(policy) for name, policy in policies.items()}
+    kept = Points(folder / "points.jsonl", {"policies": identities, **conditions.about})
     points = measure(task, policies, axes, conditions, kept, progress=talk.note)
     table = tabulated(task, judges, points)
     main = table.measures[0]

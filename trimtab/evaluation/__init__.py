@@ -2,7 +2,7 @@
 
 from trimtab.evaluation.compare import Comparison, Result, compare
 from trimtab.evaluation.mauve import mauve
-from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, perplexity_under, repetition
+from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, repetition
 from trimtab.evaluation.references import bleu, rouge
 from trimtab.evaluation.report import write_report
 from trimtab.evaluation.search_page import write_search_page
@@ -19,7 +19,6 @@ __all__ = [
     "mean_kl",
     "mean_length",
     "perplexity",
-    "perplexity_under",
     "repetition",
     "rouge",
     "spell",

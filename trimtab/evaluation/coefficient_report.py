@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from trimtab.evaluation.markdown import markdown_table
 from trimtab.policies.knob import Knob
 from trimtab.rewards.extras import extra
 from trimtab.vectors.search import Target, Trial, Trials
@@ -14,15 +15,14 @@ def target_table(trials: Trials, targets: Sequence[Target]) -> str:
     """Return a Markdown table: a line a target with its best point, the shares there, and whether it is reached."""
     domains = list(targets[0])
     knobs = sorted(next(iter(trials)).point)
-    lines = [[*domains, *knobs, *(f"{domain}: share" for domain in domains), "reached"]]
-    lines.append(["---"] * len(lines[0]))
+    lines = []
     for target in targets:
         best = trials.best(target)
         shares = [f"{best.found.shares[domain][target[domain]]:.2f}" for domain in domains]
         values = [f"{best.point[knob]:.3g}" for knob in knobs]
         reached = "yes" if best.found.reaches(target) else "no"
         lines.append([*(target[domain] for domain in domains), *values, *shares, reached])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table([*domains, *knobs, *(f"{domain}: share" for domain in domains), "reached"], lines)
 
 
 def draw_surface(trials: Trials, target: Target, knobs: Sequence[Knob], path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 from trimtab.errors import RewardError
 from trimtab.evaluation.bootstrap import Interval, bootstrap
 from trimtab.evaluation.compare import Comparison, Result
+from trimtab.evaluation.markdown import markdown_table
 
 
 def scores(comparison: Comparison) -> dict[str, dict[str, list[float]]]:
@@ -69,13 +70,13 @@ def table(comparison: Comparison, judged: Mapping[str, Mapping[str, Sequence[flo
     names = list(judged)
     head = ["method", *names, "training reward", "KL, nats a token", "perplexity", "distinct-2", "repetition"]
     head += ["tokens", "seconds"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for each in comparison.results:
         kl = f"{each.kl:.3f}" if each.kl is not None else f"({each.proposal_kl:.3f})"
         judges = [str(bootstrap(judged[name][each.name])) for name in names]
         rest = [f"{each.reward:.3f}", kl, f"{each.perplexity:.1f}", f"{each.distinct_2:.3f}", f"{each.repetition:.3f}"]
         lines.append([each.name, *judges, *rest, f"{each.proposed:,}", f"{each.seconds:.0f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table(head, lines)
 
 
 def draw(sweeps: Mapping[str, Comparison], base: tuple[float, float], judge: str, target: Path) -> None:

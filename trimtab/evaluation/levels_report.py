@@ -15,6 +15,7 @@ from trimtab.evaluation.level_results import (
     leakage,
 )
 from trimtab.evaluation.levels_charts import draw_combinations, draw_curves
+from trimtab.evaluation.markdown import markdown_table
 from trimtab.rewards.level import LEVELS
 from trimtab.vectors.preference import Preference
 
@@ -40,25 +41,13 @@ def write_levels(results: LevelResults, folder: Path) -> Path:
     draw_combinations(all_ways(results), domains, folder / "combinations.svg")
     (folder / "results.json").write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
     report = folder / "report.md"
-    report.write_text("\n".join(_page(results, domains)) + "\n", encoding="utf-8")
+    report.write_text("\n".join(_page(results, domains)), encoding="utf-8")
     return report
 
 
 def all_ways(results: LevelResults) -> dict[str, Way]:
     """Return the ways to combinations on the base, and that on the sibling."""
     return {**results.ways, _SIBLING: results.transfer.way}
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table.
-
-    Example:
-        >>> print(table(["a", "b"], [["1", "2"]]))
-        | a | b |
-        |---|---|
-        | 1 | 2 |
-    """
-    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(x)} |" for x in lines)])
 
 
 def _page(results: LevelResults, domains: Sequence[str]) -> Iterator[str]:
@@ -70,24 +59,24 @@ def _page(results: LevelResults, domains: Sequence[str]) -> Iterator[str]:
         "share than the wanted one; its *accuracy* is the mean share of the wanted levels.\n"
     )
     yield "## Combinations\n"
-    yield _ways(results) + "\n"
+    yield _ways(results)
     yield from _notes(results)
     yield "![combinations](combinations.svg)\n"
-    yield _combinations(all_ways(results), domains) + "\n"
+    yield _combinations(all_ways(results), domains)
     if results.joint:
         yield "Against an adapter that was trained for the combination alone:\n"
-        yield _joint(results, domains) + "\n"
+        yield _joint(results, domains)
     yield "## One coefficient at a time\n"
     yield "Shares of expert / generic / avoidance in the vector's own domain.\n"
-    yield _own({"weights": results.curves, "logits (DeRa)": results.dera, "sibling": results.transfer.curves}) + "\n"
+    yield _own({"weights": results.curves, "logits (DeRa)": results.dera, "sibling": results.transfer.curves})
     yield "Every vector on the questions of every domain; dotted lines are on the logits:\n"
     yield "![curves](curves.svg)\n"
     yield "Change in the share of expert answers from coefficient 0 to 1, by the domain of the questions:\n"
-    yield _leaks({"weights": results.curves, "logits (DeRa)": results.dera}, domains) + "\n"
+    yield _leaks({"weights": results.curves, "logits (DeRa)": results.dera}, domains)
     yield from _speed(results)
     yield "## Generated answers\n"
     yield "Shares of answers that the rules of the level judge call so; the rest is no prose.\n"
-    yield _generated(results.generated.answered) + "\n"
+    yield _generated(results.generated.answered)
     yield from _making(results)
 
 
@@ -104,7 +93,7 @@ def _ways(results: LevelResults) -> str:
         ]
         for name, way in all_ways(results).items()
     ]
-    return table(
+    return markdown_table(
         [
             "way",
             "reached",
@@ -139,7 +128,7 @@ def _combinations(ways: Mapping[str, Way], domains: Sequence[str]) -> str:
         name = combination_name(attempt.target, domains)
         coefficients = ", ".join(f"{attempt.at[domain]:.3g}" for domain in domains)
         lines.append([name, coefficients, *(_accuracy(found.get(name)) for found in by_name.values())])
-    return table([f"{', '.join(domains)}", "coefficients", *ways], lines)
+    return markdown_table([f"{', '.join(domains)}", "coefficients", *ways], lines)
 
 
 def _accuracy(attempt: Attempt | None) -> str:
@@ -160,7 +149,7 @@ def _joint(results: LevelResults, domains: Sequence[str]) -> str:
         ]
         for attempt, run in trained
     ]
-    return table([", ".join(domains), "vectors", "joint training", "its training, s"], lines)
+    return markdown_table([", ".join(domains), "vectors", "joint training", "its training, s"], lines)
 
 
 def _own(curves: Mapping[str, Curves]) -> str:
@@ -172,7 +161,7 @@ def _own(curves: Mapping[str, Curves]) -> str:
         for vector, points in every.points.items():
             known = {each.at[vector]: _three(each.found, vector) for each in points}
             lines.append([vector, where, *(known.get(amount, "") for amount in amounts)])
-    return table(["vector", "on", *(f"{amount:g}" for amount in amounts)], lines)
+    return markdown_table(["vector", "on", *(f"{amount:g}" for amount in amounts)], lines)
 
 
 def _three(found: Preference, domain: str) -> str:
@@ -185,7 +174,7 @@ def _leaks(curves: Mapping[str, Curves], domains: Sequence[str]) -> str:
         for where, every in curves.items()
         for vector, changes in leakage(every, 1.0, "expert").items()
     ]
-    return table(["vector", "on", *domains], lines)
+    return markdown_table(["vector", "on", *domains], lines)
 
 
 def _speed(results: LevelResults) -> Iterator[str]:
@@ -204,7 +193,7 @@ def _generated(answered: Sequence[Answered]) -> str:
         [each.domain, each.writer, each.wanted, *(f"{each.share(level):.2f}" for level in LEVELS), f"{each.kl:.2f}"]
         for each in answered
     ]
-    return table(["questions", "by", "coefficient or level asked for", *LEVELS, "KL, nats a token"], lines)
+    return markdown_table(["questions", "by", "coefficient or level asked for", *LEVELS, "KL, nats a token"], lines)
 
 
 def _making(results: LevelResults) -> Iterator[str]:
@@ -219,7 +208,7 @@ def _making(results: LevelResults) -> Iterator[str]:
         ]
         for name, each in results.data.items()
     ]
-    yield table(["questions", "asked", "kept", *LEVELS, "seconds"], lines) + "\n"
+    yield markdown_table(["questions", "asked", "kept", *LEVELS, "seconds"], lines)
     runs = {f"vector: {name}": each for name, each in results.vectors.items()}
     runs |= {f"joint training {place + 1}": each for place, each in enumerate(results.joint)}
     runs["sibling"] = results.transfer.sibling
@@ -227,4 +216,4 @@ def _making(results: LevelResults) -> Iterator[str]:
         [name, ", ".join(f"{what} {value:.3g}" for what, value in each.measured.items()), f"{each.seconds:.0f}"]
         for name, each in runs.items()
     ]
-    yield table(["trained", "measured on held-out data", "seconds"], lines)
+    yield markdown_table(["trained", "measured on held-out data", "seconds"], lines)

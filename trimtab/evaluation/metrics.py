@@ -14,7 +14,7 @@ import torch
 
 from trimtab.decoding.answer import Answer
 from trimtab.decoding.kl import exact_kl
-from trimtab.policies.advance import init, sequence_log_probs, step
+from trimtab.policies.advance import init, step
 from trimtab.policies.base import Policy
 from trimtab.policies.vocabulary import common_vocabulary
 
@@ -81,34 +81,6 @@ def perplexity(log_probs: Sequence[Sequence[float]]) -> float:
     values = [value for row in log_probs for value in row]
     mean = -sum(values) / len(values)
     return math.exp(mean) if mean < 709 else math.inf
-
-
-def perplexity_under(policy: Policy, answers: Sequence[Answer], *, rows: int = 32) -> float:
-    """Return the perplexity of answers under another policy, which reads prompts and answers once.
-
-    Args:
-        policy: what the answers are surprising to; over the tokens the answers are made of.
-        answers: at least one. Under their own reference, ``perplexity`` of their ``reference_log_probs`` is the same
-            number without a forward pass.
-        rows: answers a forward pass.
-
-    Returns:
-        As ``perplexity``.
-
-    Example:
-        >>> from trimtab.policies.toy import Table
-        >>> coin = Table.of({"": {"heads": 0.5, "tails": 0.5}})
-        >>> round(perplexity_under(coin, coin.generate("heads", max_new_tokens=3, seed=0)), 4)
-        2.0
-    """
-    found: list[list[float]] = []
-    with torch.inference_mode():
-        for start in range(0, len(answers), rows):
-            batch = answers[start : start + rows]
-            prompts = [policy.vocabulary.encode(answer.prompt) for answer in batch]
-            log_probs = sequence_log_probs(policy, prompts, [answer.token_ids for answer in batch])
-            found += [row.tolist() for row in log_probs]
-    return perplexity(found)
 
 
 def measured_from(

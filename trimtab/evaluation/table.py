@@ -9,6 +9,7 @@ from typing import Any
 
 from trimtab.evaluation.bootstrap import Difference, Interval, Tally, difference, ratio
 from trimtab.evaluation.compare import Comparison, Result
+from trimtab.evaluation.markdown import markdown_table
 from trimtab.evaluation.measure import Group, Measure, Overall
 from trimtab.evaluation.plain import plain
 
@@ -64,8 +65,7 @@ class Table:
     def markdown(self) -> str:
         """Return a table with a line a policy."""
         head = ["policy", *(f"{each.name}{_arrow(each)}" for each in self.columns)]
-        rows = [head, ["---"] * len(head), *([line.name, *self.cells(line)] for line in self.lines)]
-        return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+        return markdown_table(head, ([line.name, *self.cells(line)] for line in self.lines))
 
 
 def tabulate(
@@ -96,7 +96,7 @@ def tabulate(
         >>> found = compare({"coin": coin}, ["heads"], reward=Length(4), judges=[judge], settings=settings)
         >>> print(tabulate(found, [LENGTH], {}).markdown())
         | policy | tokens |
-        | --- | --- |
+        |---|---|
         | coin | 4.0 [4.0, 4.0] |
         <BLANKLINE>
     """

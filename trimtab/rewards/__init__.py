@@ -16,7 +16,9 @@ from trimtab.rewards.judges import RottenTomatoes, Vader, check_independent, loa
 from trimtab.rewards.keywords import Keywords
 from trimtab.rewards.length import Length
 from trimtab.rewards.level import LevelJudge, LevelReward
+from trimtab.rewards.likelihood import Likelihood, mean_log_probs
 from trimtab.rewards.load import load_reward
+from trimtab.rewards.mild_words import MildWords
 from trimtab.rewards.overlap import copied_span_rate, token_f1
 from trimtab.rewards.perspective import Perspective
 from trimtab.rewards.regex import Regex
@@ -45,6 +47,8 @@ __all__ = [
     "Length",
     "LevelJudge",
     "LevelReward",
+    "Likelihood",
+    "MildWords",
     "NonToxic",
     "Perspective",
     "Product",
@@ -68,6 +72,7 @@ __all__ = [
     "inflections",
     "load_judge",
     "load_reward",
+    "mean_log_probs",
     "score",
     "score_known",
     "token_f1",

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-
 from trimtab.assets.store import Progress, silent
-from trimtab.policies.advance import sequence_log_probs
 from trimtab.policies.base import Policy
 from trimtab.policies.lm import LM
+from trimtab.rewards.likelihood import mean_log_probs
 from trimtab.rewards.text import Scope, scoped, words
 
 # Logistic regression of 56 Brown sentences against 336 damaged ones (the kinds of damage.py), under SmolLM2-135M.
@@ -83,20 +81,9 @@ class Fluency:
         """Return P(fine) of each completion."""
         texts = scoped(self.scope, prompts, completions)
         tokens = [self.policy.vocabulary.encode(text) if text.strip() else [] for text in texts]
-        # Texts of like length waste little padding.
-        order = sorted((row for row in range(len(texts)) if len(tokens[row]) > 1), key=lambda row: len(tokens[row]))
-        found = [0.0] * len(texts)
-        for start in range(0, len(order), self.rows):
-            batch = order[start : start + self.rows]
-            for row, nll in zip(batch, self._surprise([tokens[row] for row in batch]), strict=True):
-                found[row] = _probability(nll, texts[row])
-        return found
-
-    @torch.inference_mode()
-    def _surprise(self, rows: list[list[int]]) -> list[float]:
-        """The mean negative log-probability of the tokens of rows but the first, in nats."""
-        log_probs = sequence_log_probs(self.policy, [row[:1] for row in rows], [row[1:] for row in rows])
-        return [-row.float().mean().item() for row in log_probs]
+        first, rest = [row[:1] for row in tokens], [row[1:] for row in tokens]
+        found = mean_log_probs(self.policy, first, rest, rows=self.rows)
+        return [0.0 if math.isnan(mean) else _probability(-mean, text) for mean, text in zip(found, texts, strict=True)]
 
 
 def _probability(nll: float, text: str) -> float:

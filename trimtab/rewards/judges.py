@@ -19,6 +19,7 @@ from trimtab.errors import AssetError, ConfigError
 from trimtab.rewards.encoder import SentenceEncoder
 from trimtab.rewards.extras import extra
 from trimtab.rewards.fluency import Fluency
+from trimtab.rewards.likelihood import Likelihood
 from trimtab.rewards.load import build, load_reward
 from trimtab.rewards.perspective import Perspective
 from trimtab.rewards.reward import Reward
@@ -163,7 +164,7 @@ def load_judge(spec: str | Mapping[str, Any], *, progress: Progress = silent) ->
 
     Args:
         spec: ``"rt"``, ``"vader"``, ``"tox-block"``, ``"perspective"``, ``"fluency"``, ``"refusal-strings"``,
-            ``"support"``, ``"stem-coverage"``, or what ``load_reward`` reads; with options
+            ``"support"``, ``"stem-coverage"``, ``"likelihood"``, or what ``load_reward`` reads; with options
             ``{"name": "rt", "scope": "text"}``.
         progress: told what is going on while something is fetched or trained, one plain line at a time.
 
@@ -184,6 +185,7 @@ def load_judge(spec: str | Mapping[str, Any], *, progress: Progress = silent) ->
         "refusal-strings": partial(RefusalJudge.load, progress=progress),
         "support": Support,
         "stem-coverage": StemCoverage.load,
+        "likelihood": partial(Likelihood.load, progress=progress),
     }
     name = options.get("name")
     if isinstance(name, str) and name in judges:

@@ -22,6 +22,7 @@ from trimtab.rewards.grounded import Grounded
 from trimtab.rewards.keywords import Keywords
 from trimtab.rewards.length import Length
 from trimtab.rewards.level import LevelReward
+from trimtab.rewards.mild_words import MildWords
 from trimtab.rewards.regex import Regex
 from trimtab.rewards.repetition import Repetition
 from trimtab.rewards.reward import Reward, as_reward
@@ -62,6 +63,7 @@ def load_reward(spec: Spec, *, progress: Progress = silent, judges: Sequence[str
         "classifier": Classifier.load,
         "non-toxic": partial(NonToxic.load, progress=progress),
         "clean-words": partial(CleanWords.load, progress=progress),
+        "mild-words": MildWords.load,
         "coverage": Coverage,
         "acceptability": partial(Acceptability.load, progress=progress),
         "coherence": partial(Coherence.load, progress=progress),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,10 +11,12 @@ from typing import Any
 
 from trimtab.decoding.request import Settings
 from trimtab.errors import ConfigError
+from trimtab.evaluation.bootstrap import Tally
 from trimtab.evaluation.compare import Comparison, compare
 from trimtab.evaluation.hacking import Hacking, hacking
+from trimtab.evaluation.measure import Group, Measure
 from trimtab.evaluation.table import Table, tabulate
-from trimtab.rewards import Reward
+from trimtab.rewards import Likelihood, Reward
 from trimtab.tasks.baselines import Contestant
 from trimtab.tasks.task import Row, Task
 from trimtab.training.rollouts import columns_of
@@ -102,6 +105,7 @@ class Conditions:
         settings: how answers are sampled.
         n: answers a prompt.
         knobs: values for the policies that have them.
+        readers: other language models, whose perplexity of the answers is reported.
     """
 
     rows: Sequence[Row]
@@ -110,6 +114,19 @@ class Conditions:
     settings: Settings
     n: int
     knobs: Mapping[str, float]
+    readers: Sequence[Likelihood] = ()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What measurements depend on beside a policy and its knobs, as plain values."""
+        rows = json.dumps(list(self.rows), default=str).encode()
+        return {
+            "rows": hashlib.sha256(rows).hexdigest()[:16],
+            "reward": self.reward.name,
+            "judges": [judge.name for judge in self.judges],
+            "settings": asdict(self.settings),
+            "n": self.n,
+        }
 
 
 def contest(
@@ -145,7 +162,7 @@ def contest(
         {name: each.policy for name, each in contestants.items()},
         [row["prompt"] for row in rows],
         reward=conditions.reward,
-        judges=conditions.judges,
+        judges=[*conditions.judges, *conditions.readers],
         settings=conditions.settings,
         n=conditions.n,
         knobs=conditions.knobs,
@@ -154,9 +171,20 @@ def contest(
         keywords={name: each.keywords for name, each in contestants.items() if each.keywords is not None},
         on_policy=on_policy,
     )
-    measures = task.measures(comparison.judges)
+    measures = (*task.measures([judge.name for judge in conditions.judges]), *map(_perplexity, conditions.readers))
     table, base = tabulate(comparison, measures, columns, task.overall), comparison.base
     better = {measure.name: measure.better for measure in measures}
     main = comparison.judges[0]
     gains = {result.name: hacking(base, result, main, better.get(main, "higher")) for result in comparison.results[1:]}
     return Standing(task, comparison, table, gains)
+
+
+def _perplexity(reader: Likelihood) -> Measure:
+    """Return the perplexity of answers under another language model, every answer counting the same."""
+
+    def tally(group: Group) -> Tally:
+        found = group.scored(reader.name)
+        return (-sum(found), len(found))
+
+    name = f"perplexity, {reader.model}"
+    return Measure(name, f"of the answers under {reader.model}, over its own tokens", tally, "lower", True, digits=1)

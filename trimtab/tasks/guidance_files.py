@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trimtab.evaluation.guidance_report import draw, leads, scores, table, to_dict, write_json
+from trimtab.evaluation.markdown import markdown_table
 from trimtab.tasks.value_guidance import Guidance
 
 WINNER = "IVG"
@@ -38,15 +39,10 @@ def write_guidance(found: Guidance) -> Path:
     write_json(folder / "results.json", content)
     lines = [f"# Integrated value guidance of {found.settings.base}", "", "Means with 95 % bootstrap intervals.", ""]
     lines += [table(found.main, judged)]
-    lines += [
-        f"{WINNER} ahead of, prompt by prompt:",
-        "",
-        f"| | {' | '.join(names)} |",
-        "|---" * (len(names) + 1) + "|",
-    ]
     others = [each.name for each in found.main.results if each.name != WINNER]
-    lines += [f"| {other} | {' | '.join(str(ahead[name][other]) for name in names)} |" for other in others]
-    lines += ["", "Measured on held-out data while training:", ""]
+    lines += [f"{WINNER} ahead of, prompt by prompt:", ""]
+    lines += [markdown_table(["", *names], ([other, *(str(ahead[name][other]) for name in names)] for other in others))]
+    lines += ["Measured on held-out data while training:", ""]
     lines += [
         f"* {stage}: {', '.join(f'{name} {value:.3f}' for name, value in numbers.items())}"
         for stage, numbers in found.measured.items()

@@ -5,10 +5,9 @@ Every stage is kept under the output folder and used again; a training run that 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -19,7 +18,7 @@ from trimtab.policies.guide_folder import read_guide_file
 from trimtab.policies.lm import LM
 from trimtab.policies.policy_file import read_policy_file
 from trimtab.policies.recipes import dexperts
-from trimtab.rewards import check_independent, load_judge, load_reward
+from trimtab.rewards import Likelihood, check_independent, load_judge, load_reward
 from trimtab.tasks.baselines import Contestant, asked, baseline, constrained
 from trimtab.tasks.contest import Conditions, Standing, contest
 from trimtab.tasks.data import read_task_rows, refuse_overlap
@@ -46,14 +45,12 @@ class TaskOutcome:
         standing: how everything did.
         steps: run to what each of its training steps measured.
         frontier: strengths of the trained policy over KL.
-        main: what the frontier shows.
     """
 
     settings: TaskSettings
     standing: Standing
     steps: Mapping[str, list[dict[str, Any]]]
     frontier: list[Point]
-    main: str
 
 
 def run_task(
@@ -77,7 +74,8 @@ def run_task(
     rewards = [load_reward(spec, progress=progress) for at, spec in enumerate(specs) if spec not in specs[:at]]
     reward = rewards[0]
     judges = [load_judge(spec, progress=progress) for spec in task.judges]
-    for trained_on, judge in product(rewards, judges):  # before hours are spent
+    readers = [Likelihood.load(name, progress=progress) for name in settings.readers]
+    for trained_on, judge in product(rewards, [*judges, *readers]):  # before hours are spent
         check_independent(trained_on, judge)
     base = LM.load(settings.base, dtype=settings.dtype, device=settings.device, name="base")
     unseen = list(read_task_rows(task.source, "test", columns=task.columns, limit=settings.prompts).rows)
@@ -85,7 +83,7 @@ def run_task(
         refuse_overlap(read_prompts(prompts), unseen)
     rows = asked(task, base, unseen)
     how = replace(task.settings, seed=settings.seed)
-    conditions = Conditions(rows, reward, judges, how, settings.answers or task.answers, {})
+    conditions = Conditions(rows, reward, judges, how, settings.answers or task.answers, {}, readers)
     contestants = {"base": Contestant(base)}
     contestants |= {name: baseline(name, task, base, reward, rows) for name in settings.baselines}
     forced = {"base, constrained": constrained(base, rows)} if settings.constrained else {}
@@ -106,7 +104,7 @@ def run_task(
         table = tabulated(task, [judge.name for judge in judges], points)
         over = frontier(table, points, table.measures[0].name)
     steps = {name: read_metrics(config.output) for name, config in runs.items()}
-    return TaskOutcome(settings, standing, steps, over, standing.table.measures[0].name)
+    return TaskOutcome(settings, standing, steps, over)
 
 
 def _train(name: str, config: TrainConfig, on_step: OnStep | None, progress: Progress) -> None:
@@ -192,12 +190,6 @@ def _write_texts(settings: TaskSettings, experts: ExpertSettings, config: TrainC
 
 def _points(settings: TaskSettings, conditions: Conditions) -> Points:
     """Open the record of the frontier; strengths may be added to it."""
-    about = {
-        "base": settings.base,
-        "train": settings.runs()["adapter"].model_dump(mode="json", exclude={"output"}),
-        "rows": hashlib.sha256(json.dumps(list(conditions.rows), default=str).encode()).hexdigest()[:16],
-        "judges": [judge.name for judge in conditions.judges],
-        "sampling": asdict(conditions.settings),
-        "n": conditions.n,
-    }
+    trained = settings.runs()["adapter"].model_dump(mode="json", exclude={"output"})
+    about = {"base": settings.base, "train": trained, **conditions.about}
     return Points(settings.output / "frontier.jsonl", about)

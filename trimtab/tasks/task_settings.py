@@ -51,6 +51,7 @@ class TaskSettings(RunSettings):
         answers: to each; the task's own number by default.
         strengths: of the trained policy, for the frontier.
         frontier_prompts: unseen prompts of each strength.
+        readers: other language models, whose perplexity of the answers is reported.
     """
 
     kind: Literal["task"] = "task"
@@ -65,6 +66,7 @@ class TaskSettings(RunSettings):
     answers: int | None = Field(None, ge=1)
     strengths: tuple[float, ...] = ()
     frontier_prompts: int = Field(30, ge=1)
+    readers: tuple[str, ...] = ()
     output: Path = Path("runs/task")
 
     @model_validator(mode="after")
