@@ -226,8 +226,8 @@ def test_pairs_are_what_training_reads(chat, tmp_path):
     assert pairs[0].prompt == tuple(chat.vocabulary.encode("user : w1 w2 <end> assistant :"))
 
 
-def test_held_pairs_come_in_both_orders_and_take_turns(chat, tmp_path):
-    """Of three held triples each gives another pair; own rows and held rows alternate, the rest follow."""
+def test_held_pairs_come_in_both_orders_all_over_the_file(chat, tmp_path):
+    """Of three held triples each gives another pair; own rows lie at 0, 1/3, 2/3 of the file, held ones at every sixth."""
     own = [Triple("w1", "w2 e", "w3 g", "w4 a")]
     held = [Triple(f"w{i}", "e", "g", "a") for i in (5, 6, 7)]
     assert write_pairs(own, chat, tmp_path / "pairs.jsonl", held=held) == 3 + 6
@@ -236,11 +236,11 @@ def test_held_pairs_come_in_both_orders_and_take_turns(chat, tmp_path):
     assert shown == [
         ("w1", "w2 e", "w3 g"),
         ("w5", "e", "g"),
-        ("w1", "w2 e", "w4 a"),
         ("w5", "g", "e"),
-        ("w1", "w3 g", "w4 a"),
+        ("w1", "w2 e", "w4 a"),
         ("w6", "e", "a"),
         ("w6", "a", "e"),
+        ("w1", "w3 g", "w4 a"),
         ("w7", "g", "a"),
         ("w7", "a", "g"),
     ]

@@ -123,6 +123,6 @@ def test_bad_config_files_are_refused(tmp_path, content):
         TrainConfig.read(path)
 
 
-def test_a_full_adapter_needs_its_own_base():
+def test_a_full_adapter_says_whose_weights_it_trains():
     with pytest.raises(ConfigError, match=r"adapter\.base"):
         TrainConfig.of({"adapter": {"kind": "full"}})

@@ -182,6 +182,19 @@ def test_a_full_small_lm_as_adapter(settings, smaller_lm_folder):
     assert not torch.equal(guide.next_log_probs(["w1"]), original.next_log_probs(["w1"]))
 
 
+def test_the_base_itself_may_be_fine_tuned_as_a_copy(settings):
+    """With all weights of the base under it, the anchored policy is the tuned model alone: base * tuned / base."""
+    adapter = {"kind": "full", "base": settings["base"]}
+    result = train(TrainConfig.of({**settings, "adapter": adapter, "steps": 2, "learning_rate": 1e-2}))
+    base, tuned = (LM.load(source, dtype="float32") for source in (settings["base"], result.guide))
+    assert read_metrics(result.run)[0]["kl"] == pytest.approx(0, abs=1e-6)
+    file = read_policy_file(result.run / "policy.yaml")
+    policy = file.build(lambda source: LM.load(source, dtype="float32"))
+    found, alone, before = (each.next_log_probs(["w1 w2"]) for each in (policy, tuned, base))
+    torch.testing.assert_close(found, alone)
+    assert not torch.allclose(alone, before, atol=1e-3)
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch(settings, tmp_path):
     big = train(TrainConfig.of({**settings, "steps": 1, "micro_rows": 12}))
     small = train(TrainConfig.of({**settings, "steps": 1, "micro_rows": 5, "output": str(tmp_path / "small")}))

@@ -30,7 +30,8 @@ def write_pairs(triples: Sequence[Triple], base: LM, path: Path, *, held: Sequen
         triples: what to write.
         base: the model that will learn from them.
         path: a .jsonl file; what is there is replaced.
-        held: of other domains, whose levels are to be preferred as before. Rows of the two kinds take turns.
+        held: of other domains, whose levels are to be preferred as before. Rows of the two kinds are mixed
+            evenly.
 
     Returns:
         How many pairs there are.
@@ -42,13 +43,15 @@ def write_pairs(triples: Sequence[Triple], base: LM, path: Path, *, held: Sequen
     def pair(each: Triple, better: Level, worse: Level) -> dict[str, str]:
         return {"prompt": chat_prompt(base, each.query), "chosen": each.answer(better), "rejected": each.answer(worse)}
 
-    own = (pair(each, better, worse) for each in triples for better, worse in _PAIRS)
-    kept = (
+    own = [pair(each, better, worse) for each in triples for better, worse in _PAIRS]
+    kept = [
         pair(each, *order)
         for each, (better, worse) in zip(held, itertools.cycle(_PAIRS), strict=False)
         for order in ((better, worse), (worse, better))
-    )
-    return _write(path, (row for turn in itertools.zip_longest(own, kept) for row in turn if row is not None))
+    ]
+    # Each kind is spread over the whole file, so that what training holds out at its end is of both.
+    placed = [(place / len(rows), row) for rows in (own, kept) for place, row in enumerate(rows)]
+    return _write(path, (row for _, row in sorted(placed, key=lambda each: each[0])))
 
 
 def write_wanted_pairs(

@@ -14,7 +14,8 @@ class AdapterConfig(AdapterShape):
 
     Args:
         base: the LM under the adapter; the frozen base itself by default, which costs no second model. A "full"
-            adapter needs a smaller LM here.
+            adapter must name it: a smaller LM, or the base, which is then fine-tuned as a copy (what adapters are to
+            save; of use as an upper line in a comparison).
     """
 
     base: str | None = None
@@ -260,9 +261,10 @@ class TrainConfig(RunSettings):
         return self
 
     @model_validator(mode="after")
-    def _full_needs_its_own_weights(self) -> TrainConfig:
-        if self.adapter.kind == "full" and self.adapter.base in (None, self.base, self.approximate_base):
+    def _full_says_whose_weights(self) -> TrainConfig:
+        if self.adapter.kind == "full" and self.adapter.base is None:
             raise ValueError(
-                "adapter.kind 'full' trains all weights of adapter.base, which must not be the base itself"
+                "adapter.kind 'full' with adapter.base, all of whose weights are trained: a smaller model with the "
+                "same tokens, or the base by its name, to fine-tune a copy of it"
             )
         return self
