@@ -227,7 +227,7 @@ def test_pairs_are_what_training_reads(chat, tmp_path):
 
 
 def test_held_pairs_come_in_both_orders_all_over_the_file(chat, tmp_path):
-    """Of three held triples each gives another pair; own rows lie at 0, 1/3, 2/3 of the file, held ones at every sixth."""
+    """Own rows lie at 0, 1/3 and 2/3 of the file; held ones, a pair in both orders of each triple, at every sixth."""
     own = [Triple("w1", "w2 e", "w3 g", "w4 a")]
     held = [Triple(f"w{i}", "e", "g", "a") for i in (5, 6, 7)]
     assert write_pairs(own, chat, tmp_path / "pairs.jsonl", held=held) == 3 + 6
