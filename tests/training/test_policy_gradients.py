@@ -421,6 +421,8 @@ def test_settings_that_make_no_sense_are_refused(algorithm, named):
 def test_a_mask_and_keywords_are_refused_together():
     with pytest.raises(ConfigError, match="no token of a keyword"):
         TrainConfig.of({"algorithm": {"name": "ppo", "mask": {}}, "rollout": {"constrained": 0.5}})
+    with pytest.raises(ConfigError, match="base_top_k"):
+        TrainConfig.of({"base_top_k": 5, "rollout": {"constrained": 0.5}})
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo"])

@@ -6,6 +6,7 @@ from trimtab.rewards.classifier import Classifier
 from trimtab.rewards.clean_words import CleanWords
 from trimtab.rewards.coherence import Coherence
 from trimtab.rewards.combine import Product, Sum
+from trimtab.rewards.contradiction import Contradiction
 from trimtab.rewards.coverage import Coverage
 from trimtab.rewards.diversity import Diversity
 from trimtab.rewards.encoder import SentenceEncoder
@@ -38,6 +39,7 @@ __all__ = [
     "Classifier",
     "CleanWords",
     "Coherence",
+    "Contradiction",
     "Coverage",
     "Diversity",
     "Fluency",

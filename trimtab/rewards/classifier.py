@@ -106,14 +106,24 @@ class Classifier:
         """The model, whichever label is asked for."""
         return frozenset({f"model:{self.source}"})
 
-    @torch.inference_mode()
     def __call__(self, prompts: list[str], completions: list[str], **columns: Sequence[object]) -> list[float]:
         """Return one score a completion."""
-        texts = scoped(self.scope, prompts, completions)
+        return self.scores(scoped(self.scope, prompts, completions))
+
+    @torch.inference_mode()
+    def scores(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[float]:
+        """Return one score a text, or a pair of texts.
+
+        Args:
+            texts: what is read.
+            seconds: the other text of each pair, for models of pairs.
+        """
         found: list[float] = []
         for start in range(0, len(texts), self.batch_size):
+            cut = slice(start, start + self.batch_size)
             batch = self.tokenizer(
-                texts[start : start + self.batch_size],
+                list(texts[cut]),
+                None if seconds is None else list(seconds[cut]),
                 padding=True,
                 truncation=True,
                 max_length=min(self.max_tokens, self.tokenizer.model_max_length),

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from trimtab.assets import home, make_once, movie_reviews
 from trimtab.assets.store import Progress, silent
 from trimtab.errors import AssetError, ConfigError
+from trimtab.rewards.contradiction import Contradiction
 from trimtab.rewards.encoder import SentenceEncoder
 from trimtab.rewards.extras import extra
 from trimtab.rewards.fluency import Fluency
@@ -164,8 +165,8 @@ def load_judge(spec: str | Mapping[str, Any], *, progress: Progress = silent) ->
 
     Args:
         spec: ``"rt"``, ``"vader"``, ``"tox-block"``, ``"perspective"``, ``"fluency"``, ``"refusal-strings"``,
-            ``"support"``, ``"stem-coverage"``, ``"likelihood"``, or what ``load_reward`` reads; with options
-            ``{"name": "rt", "scope": "text"}``.
+            ``"support"``, ``"contradiction"``, ``"stem-coverage"``, ``"likelihood"``, or what ``load_reward`` reads;
+            with options ``{"name": "rt", "scope": "text"}``.
         progress: told what is going on while something is fetched or trained, one plain line at a time.
 
     Raises:
@@ -185,6 +186,7 @@ def load_judge(spec: str | Mapping[str, Any], *, progress: Progress = silent) ->
         "refusal-strings": partial(RefusalJudge.load, progress=progress),
         "support": Support,
         "stem-coverage": StemCoverage.load,
+        "contradiction": partial(Contradiction.load, progress=progress),
         "likelihood": partial(Likelihood.load, progress=progress),
     }
     name = options.get("name")

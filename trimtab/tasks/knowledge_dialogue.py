@@ -1,7 +1,8 @@
 """Knowledge-grounded dialogue: answer from a passage, in words of one's own, and claim nothing that is not in it.
 
 Passages are facts of chemical elements and countries, topics in the test split being unseen. The reward is knowledge-F1
-times closeness, less copying; the judge counts which content words and numbers of an answer the passage supports.
+times closeness, less copying; the judge counts which content words and numbers of an answer the passage supports. A
+classifier of contradictions may judge too, where one can be fetched.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from trimtab.decoding.request import Settings
 from trimtab.evaluation.bootstrap import Tally
 from trimtab.evaluation.measure import Group, Measure, mean_score
+from trimtab.rewards.contradiction import NAME as CONTRADICTION
 from trimtab.rewards.overlap import copied_span_rate, token_f1
 from trimtab.tasks.task import FLUENCY, Example, Task
 
@@ -18,7 +20,14 @@ from trimtab.tasks.task import FLUENCY, Example, Task
 def measures(judges: Sequence[str]) -> tuple[Measure, ...]:
     """Return what is reported."""
     return (
-        *(mean_score(judge, "share of what an answer claims that its passage supports") for judge in judges),
+        *(
+            Measure(
+                "contradiction rate", "answers that the passage contradicts, by a classifier", _contradicted, "lower"
+            )
+            if judge == CONTRADICTION
+            else mean_score(judge, "share of what an answer claims that its passage supports")
+            for judge in judges
+        ),
         Measure(
             "knowledge-F1", "words shared with the passage; part of the reward", _against("passage", token_f1), "higher"
         ),
@@ -30,6 +39,11 @@ def measures(judges: Sequence[str]) -> tuple[Measure, ...]:
         ),
         *FLUENCY,
     )
+
+
+def _contradicted(group: Group) -> Tally:
+    found = group.scored(CONTRADICTION)
+    return (sum(score < 1 / 2 for score in found), len(found))
 
 
 def _against(column: str, compare: Callable[[str, str], float]) -> Callable[[Group], Tally]:

@@ -258,6 +258,8 @@ class TrainConfig(RunSettings):
     def _keywords_need_every_token(self) -> TrainConfig:
         if self.rollout.constrained and self.algorithm.name != "quark" and self.algorithm.mask is not None:
             raise ValueError("rollout.constrained 0 with algorithm.mask, which may leave no token of a keyword")
+        if self.rollout.constrained and self.base_top_k is not None:
+            raise ValueError("rollout.constrained 0 with base_top_k, which may leave no token of a keyword")
         return self
 
     @model_validator(mode="after")
