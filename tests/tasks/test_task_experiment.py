@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -50,6 +51,7 @@ def settings(tiny_lm_folder, tmp_path, monkeypatch):
         constrained=True,
         strengths=(0.0, 1.0),
         frontier_prompts=2,
+        readers=(str(tiny_lm_folder),),
         output=tmp_path / "run",
     )
 
@@ -70,6 +72,7 @@ def test_everything_competes_and_is_written(settings, tmp_path):
     table = write_task(found, recipe)
     folder = settings.output
     assert table == folder / "table.md" and "| DExperts |" in table.read_text()
+    assert f"perplexity, {Path(settings.base).name}" in table.read_text()
     page = (folder / "report.html").read_text()
     for text in (
         "adapter against base",

@@ -87,7 +87,7 @@ class Standing:
             table.md.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, default=str)
+        content = json.dumps(self.to_dict(), ensure_ascii=False, default=str)
         (folder / "results.json").write_text(content + "\n", encoding="utf-8")
         target = folder / "table.md"
         target.write_text(self.markdown(), encoding="utf-8")
