@@ -1,7 +1,8 @@
 """Lexically constrained generation: one sentence that says given words in the order in which they are given.
 
 Keywords are the nouns and verbs of sentences of the Brown corpus. The reward is ordered coverage, by lists of forms,
-times acceptability; the judges compare stems, and ask a language model how fluent the sentence is.
+times acceptability, times diversity, without which training finds that it may say the list over and over; the judges
+compare stems, and ask a language model how fluent the sentence is.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ TASK = Task(
     title="Lexically constrained generation",
     source="keywords",
     columns=("keywords",),
-    reward={"name": "product", "parts": ["coverage", {"name": "acceptability", "scope": "completion"}]},
+    reward={"name": "product", "parts": ["coverage", {"name": "acceptability", "scope": "completion"}, "diversity"]},
     judges=("stem-coverage", {"name": "fluency", "scope": "completion"}),
     measures=measures,
     overall=(
