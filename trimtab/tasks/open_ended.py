@@ -13,6 +13,7 @@ from trimtab.decoding.request import Settings
 from trimtab.evaluation.mauve import mauve
 from trimtab.evaluation.measure import Group, Measure, Overall, mean_score
 from trimtab.rewards.encoder import SentenceEncoder
+from trimtab.tasks.coherence import COHERENCE
 from trimtab.tasks.keywords import reference_overlap, references
 from trimtab.tasks.task import FLUENCY, Example, Task
 
@@ -41,7 +42,10 @@ TASK = Task(
     reward={"name": "product", "parts": ["coherence", "diversity", "acceptability"]},
     judges=({"name": "fluency", "scope": "completion"},),
     measures=measures,
-    overall=(Overall("MAUVE", "of all answers and people's continuations, by MiniLM", likeness_to_people, "higher"),),
+    overall=(
+        COHERENCE,
+        Overall("MAUVE", "of all answers and people's continuations, by MiniLM", likeness_to_people, "higher"),
+    ),
     instruction="The following text stays on its subject, says nothing twice, and is well written.\n\n",
     examples=(
         Example(
