@@ -236,10 +236,7 @@ class LM(Leaf):
     @property
     def name(self) -> str:
         """What messages call it."""
-        if not self.vectors.parts:
-            return self.label
-        added = str(self.vectors)
-        return f"({self.label} - {added[1:]})" if added.startswith("-") else f"({self.label} + {added})"
+        return self.vectors.added_to(self.label)
 
     @property
     def context_length(self) -> int | None:

@@ -31,6 +31,7 @@ from trimtab.policies.base import Policy
 from trimtab.policies.expression import names, parse
 from trimtab.policies.knob import Knob
 from trimtab.policies.search_settings import SearchSettings, check_pair
+from trimtab.policies.sketch import Sketch, sketch_vector
 from trimtab.policies.toy import Table
 from trimtab.policies.vector import Combination
 from trimtab.policies.vector_folder import load_vector
@@ -157,6 +158,28 @@ class PolicyFile(_Section):
         vectors = {
             name: load_vector(folder, label=name) for name, folder in self.vectors.items() if name in names(self.policy)
         }
+        return parse(self.policy, models, self._knobs(), vectors)
+
+    def sketch(self) -> Policy:
+        """Return the policy with a sketch in the place of each model: all that can be known of it without weights.
+
+        Raises:
+            ExpressionError: the expression cannot be read, or mentions what the file does not declare.
+            ModelError: a folder holds an adapter that does not say what its base is.
+
+        Example:
+            >>> file = PolicyFile.model_validate({"models": {"a": "first", "b": "second"}, "policy": "a * b^2"})
+            >>> str(file.sketch())
+            'a * b^2'
+        """
+        self._dry_run()
+        mentioned = names(self.policy)
+        models = {
+            name: Sketch.read(model.source, system=model.system, prompt=model.prompt, label=name)
+            for name, model in self.models.items()
+            if name in mentioned
+        }
+        vectors = {name: sketch_vector(folder, name) for name, folder in self.vectors.items() if name in mentioned}
         return parse(self.policy, models, self._knobs(), vectors)
 
     def lm(self, name: str, load: Callable[[str], LM]) -> LM:

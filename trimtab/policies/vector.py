@@ -218,6 +218,13 @@ class Combination(Linear):
                 )
         return {vector: value for vector, value in found.items() if value is not None}
 
+    def added_to(self, label: str) -> str:
+        """Write the sum of a model and these vectors."""
+        if not self.parts:
+            return label
+        added = str(self)
+        return f"({label} - {added[1:]})" if added.startswith("-") else f"({label} + {added})"
+
     def __str__(self) -> str:
         text = ""
         for vector, coefficient in self.parts:
