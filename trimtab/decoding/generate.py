@@ -66,7 +66,7 @@ def requests_of(
 
 def to_answer(row: Row, prompt: str, vocabulary: Vocabulary, settings: Settings) -> Answer:
     """Turn a finished row into an answer; its text ends before the stop that ended it."""
-    tokens = row.tokens[:-1] if row.tokens[-1] in settings.stop_ids else row.tokens
+    tokens = row.tokens[:-1] if row.tokens and row.tokens[-1] in settings.stop_ids else row.tokens
     end = cut(vocabulary, settings.stop, tokens, settings.min_new_tokens) if row.finish == "stop" else None
     return Answer(
         prompt=prompt,

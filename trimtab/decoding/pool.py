@@ -8,7 +8,7 @@ the device once. It knows token ids, not text, except for stop texts.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -100,6 +100,15 @@ class Pool:
         """Let a request's rows go; :meth:`step` returns them with what they have so far. Unknown tickets do nothing."""
         if ticket in self._queue.tickets:
             self._cancelled.add(ticket)
+
+    def so_far(self, tickets: Collection[int]) -> list[tuple[Owner, list[int]]]:
+        """Return the running rows of some requests, with the tokens that each has; this waits for the device."""
+        if self._running is None or not tickets:
+            return []
+        ledger = self._running.ledger
+        rows = [i for i, owner in enumerate(ledger.owners) if owner.ticket in tickets]
+        tokens = ledger.tokens[torch.tensor(rows, dtype=torch.long, device=ledger.tokens.device)].tolist()
+        return [(ledger.owners[i], row[: int(ledger.count[i])]) for i, row in zip(rows, tokens, strict=True)]
 
     def step(self) -> list[Row]:
         """Admit what fits, pick the next token of every row, and feed it.

@@ -1,0 +1,35 @@
+"""What an engine can do, as a value: engines differ in it, and what a policy becomes on them follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What an engine can do.
+
+    Args:
+        name: what tables call it.
+        known: of how many tokens the base's log-probability is known at each step: None for all of them, 0 where the
+            engine gives text alone.
+        inside: whether all LMs run in it, in one forward pass. Otherwise it serves the plain base alone, and every
+            other LM runs here, beside it.
+        streams: whether each LM in it reads a stream of its own, so that prompt views and control tokens can differ.
+        in_memory: whether it runs what is in memory, with adapters and vectors beside the weights, each row its own.
+            Otherwise it reads weights from disk, with adapters merged into them, and a request may add one LoRA to its
+            first LM.
+        distributions: whether it sees the distribution of each LM, as mixtures and cuts need; otherwise only the
+            weighted sum of their logits.
+        keywords: whether it masks tokens for the keywords of a request.
+        every_token: whether a search may look at the distribution of each token; otherwise it gets finished chunks.
+    """
+
+    name: str
+    known: int | None
+    inside: bool
+    streams: bool
+    in_memory: bool
+    distributions: bool
+    keywords: bool
+    every_token: bool

@@ -1,0 +1,135 @@
+"""What an engine is: it takes requests, is stepped, and says what came of them.
+
+A continuous-batching engine, a pool in this process and an endpoint far away all fit: ``step`` runs a batch, or waits
+for the next thing to arrive. Requests are token ids; texts become ids before an engine, and it gives answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from trimtab.decoding.answer import Answer
+from trimtab.decoding.constraints import Constraints
+from trimtab.decoding.generate import requests_of
+from trimtab.decoding.request import Request, Settings
+from trimtab.engines.abilities import Abilities
+from trimtab.errors import TrimtabError
+from trimtab.policies.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Update:
+    """What came of one answer.
+
+    Args:
+        ticket: of its request.
+        number: which of the request's n answers it is.
+        text: what it has so far; it only grows.
+        answer: the answer, once it is finished, cancelled or broken. Where an engine does not measure log-probabilities
+            under the reference and KL, these are empty.
+        error: what broke it, where it is broken.
+    """
+
+    ticket: int
+    number: int
+    text: str
+    answer: Answer | None = None
+    error: TrimtabError | None = None
+
+
+class Engine(Protocol):
+    """Something that runs one policy for many requests at a time; whoever makes one closes it."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do; :func:`~trimtab.engines.explain.explain` says what that means for a policy."""
+        ...
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the token ids of requests mean."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether answers are still to come."""
+        ...
+
+    def submit(self, request: Request, settings: Settings, *, stream: bool = False) -> int:
+        """Take a request on, or refuse it without harm to others.
+
+        Args:
+            request: the prompt, the number of answers, knobs and keywords.
+            settings: how they are decoded.
+            stream: whether unfinished answers are told too.
+
+        Returns:
+            The request's ticket.
+
+        Raises:
+            TrimtabError: the request cannot be served.
+        """
+        ...
+
+    def cancel(self, ticket: int) -> None:
+        """Let a request's answers go; :meth:`step` tells them with what they have. Unknown tickets do nothing."""
+        ...
+
+    def step(self) -> list[Update]:
+        """Go on, and tell what came of it: every answer that is finished, and those unfinished ones that are streamed.
+
+        What breaks one answer is told with it; what this raises has broken the engine, or all that was running.
+        """
+        ...
+
+
+def generate(
+    engine: Engine,
+    prompts: Sequence[str],
+    settings: Settings,
+    *,
+    n: int = 1,
+    knobs: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
+    keywords: Constraints | Sequence[Constraints | None] | None = None,
+) -> list[Answer]:
+    """Answer texts on any engine, as ``Policy.generate`` does on the local one.
+
+    Args:
+        engine: that nobody else steps meanwhile.
+        prompts: texts.
+        settings: sampling, lengths and seed.
+        n: answers a prompt.
+        knobs: knob values for all prompts, or one mapping a prompt.
+        keywords: words that answers must hold, for all prompts or one (or None) a prompt.
+
+    Returns:
+        ``n`` answers a prompt, in the order of the prompts.
+
+    Raises:
+        TrimtabError: a request is refused, and then none is answered, or an answer broke, after all others are there.
+
+    Example:
+        >>> from trimtab.engines.local import LocalEngine
+        >>> from trimtab.policies.toy import Table
+        >>> engine = LocalEngine(Table.of({"": {"heads": 0.75, "tails": 0.25}}))
+        >>> [len(answer.token_ids) for answer in generate(engine, ["heads", "tails"], Settings(max_new_tokens=3), n=2)]
+        [3, 3, 3, 3]
+    """
+    texts: dict[int, str] = {}
+    found: dict[tuple[int, int], Update] = {}
+    try:
+        for prompt, request in zip(prompts, requests_of(engine.vocabulary, prompts, n, knobs, keywords), strict=True):
+            texts[engine.submit(request, settings)] = prompt
+        while len(found) < len(texts) * n:
+            ended = [update for update in engine.step() if update.answer is not None and update.ticket in texts]
+            found |= {(update.ticket, update.number): update for update in ended}
+    finally:
+        for ticket in texts:
+            engine.cancel(ticket)
+    updates = [found[ticket, number] for ticket in texts for number in range(n)]
+    for update in updates:
+        if update.error is not None:
+            raise update.error
+    return [replace(each.answer, prompt=texts[each.ticket]) for each in updates if each.answer is not None]
