@@ -9,8 +9,8 @@ import trimtab
 
 ROOT = Path(trimtab.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-ORDER = ["errors", "assets", "policies", "vectors", "rewards", "values", "decoding", "training", "evaluation"]
-ORDER += ["tasks", "benchmarks", "cli"]
+ORDER = ["errors", "assets", "policies", "vectors", "rewards", "values", "decoding", "engines", "training"]
+ORDER += ["evaluation", "tasks", "benchmarks", "cli"]
 # Policy.generate is the public face of decoding, Vector.between that of vectors; they import it when they are called.
 POINTS_BACK = {("policies/base.py", "decoding"), ("policies/vector.py", "vectors")}
 MAX_LINES, MAX_FUNCTION = 400, 60

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trimtab import decoding, evaluation, rewards, testing, training, values, vectors
+    from trimtab import decoding, engines, evaluation, rewards, testing, training, values, vectors
     from trimtab.decoding.answer import Answer
     from trimtab.decoding.constraints import Constraints
     from trimtab.decoding.search import search
@@ -51,6 +51,7 @@ _HOMES = {
 }
 _ROOMS = {
     "decoding": "trimtab.decoding",
+    "engines": "trimtab.engines",
     "evaluation": "trimtab.evaluation",
     "recipes": "trimtab.policies.recipes",
     "rewards": "trimtab.rewards",
@@ -75,6 +76,7 @@ __all__ = [
     "Vocabulary",
     "__version__",
     "decoding",
+    "engines",
     "evaluation",
     "mix",
     "parse",
