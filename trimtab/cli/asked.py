@@ -12,6 +12,7 @@ from trimtab.errors import ConfigError, ExpressionError
 
 if TYPE_CHECKING:
     from trimtab.policies.base import Policy
+    from trimtab.policies.knob import Knob
     from trimtab.policies.lm import LM
     from trimtab.policies.policy_file import Decoding, PolicyFile
     from trimtab.policies.search_settings import SearchSettings
@@ -96,11 +97,36 @@ class Asked:
             ModelError: a model cannot be loaded.
         """
         from trimtab.policies.expression import names, parse
-        from trimtab.policies.knob import Knob
         from trimtab.policies.vector_folder import load_vector
 
         if self.file is not None:
             return self.file.build(self._load)
+        declared, mentioned = self._declared(knobs), names(self.text)
+        loaded = {name: self.lm(name) for name in self.models if name in mentioned}
+        vectors = {name: load_vector(where, label=name) for name, where in self.vectors.items() if name in mentioned}
+        return parse(self.text, loaded, declared, vectors)
+
+    def sketch(self, knobs: Mapping[str, float]) -> Policy:
+        """Return the policy with a sketch in the place of each model; :meth:`policy` has the arguments.
+
+        Raises:
+            ExpressionError: the expression cannot be read, or a model in it was not named.
+        """
+        from trimtab.policies.expression import names, parse
+        from trimtab.policies.sketch import Sketch, sketch_vector
+
+        if self.file is not None:
+            return self.file.sketch()
+        declared, mentioned = self._declared(knobs), names(self.text)
+        models = {name: Sketch.read(source, label=name) for name, source in self.models.items() if name in mentioned}
+        vectors = {name: sketch_vector(where, name) for name, where in self.vectors.items() if name in mentioned}
+        return parse(self.text, models, declared, vectors)
+
+    def _declared(self, knobs: Mapping[str, float]) -> dict[str, Knob]:
+        """Return the knobs of an expression, in which every name has to be known."""
+        from trimtab.policies.expression import names
+        from trimtab.policies.knob import Knob
+
         mentioned = names(self.text)
         missing = [name for name in mentioned if name not in {*self.models, *self.vectors, *knobs}]
         if missing:
@@ -109,10 +135,7 @@ class Asked:
                 expected="a model, a vector or a knob for every name in the expression",
                 hint=f"add --model {missing[0]}=SOURCE, --vector {missing[0]}=FOLDER or --knob {missing[0]}=VALUE",
             )
-        loaded = {name: self.lm(name) for name in self.models if name in mentioned}
-        declared = {name: Knob(name, 1.0) for name in knobs if name in mentioned}
-        vectors = {name: load_vector(where, label=name) for name, where in self.vectors.items() if name in mentioned}
-        return parse(self.text, loaded, declared, vectors)
+        return {name: Knob(name, 1.0) for name in knobs if name in mentioned}
 
     def _load(self, source: str) -> LM:
         from trimtab.policies.lm import LM

@@ -1,17 +1,24 @@
-"""`trimtab doctor`: versions, device, what is cached, what works."""
+"""`trimtab doctor`: versions, device, what is cached, what works; or where a policy runs."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from trimtab.cli.asked import Asked
 from trimtab.cli.console import Talk
-from trimtab.cli.options import Json
+from trimtab.cli.options import Json, Knobs, Models, Vectors, knob_values, pairs
+
+if TYPE_CHECKING:
+    from trimtab.engines import Explanation
 
 _CORE = ("trimtab", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
 _EXTRAS = {
@@ -20,9 +27,28 @@ _EXTRAS = {
 }
 
 
-def doctor(as_json: Json = False) -> None:
-    """Say what is installed, what is cached, and whether the algebra works here; exit with 1 if it does not."""
+_STYLES = {"exact": "green", "impossible": "red"}
+
+
+def doctor(
+    policy: Annotated[
+        str | None, typer.Argument(help="A policy file (.yaml) or an expression: say which engines run it.")
+    ] = None,
+    model: Models = None,
+    vector: Vectors = None,
+    knob: Knobs = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is installed, what is cached, and whether the algebra works here; exit with 1 if it does not.
+
+    Given a policy, say how each engine runs every part of it. No model is loaded.
+    """
     talk = Talk(as_json)
+    if policy is not None:
+        models, vectors = pairs(model or [], "--model"), pairs(vector or [], "--vector")
+        asked = Asked.read(policy, models, vectors, dtype="auto", device="auto")
+        _explain(talk, asked, knob_values(knob or []))
+        return
     found = _look()
     if as_json:
         talk.result(found)
@@ -34,6 +60,41 @@ def doctor(as_json: Json = False) -> None:
         talk.out.print(table)
     if found["self-check"] != "passed":
         raise typer.Exit(1)
+
+
+def _explain(talk: Talk, asked: Asked, knobs: dict[str, float]) -> None:
+    """Say where a policy runs."""
+    from trimtab.assets import built_in_models
+    from trimtab.engines import ALL, explain
+
+    sketch = asked.sketch(knobs)
+    found = [explain(sketch, abilities, search=asked.search) for abilities in ALL]
+    if talk.as_json:
+        engines = [asdict(each) | {"verdict": each.verdict} for each in found]
+        talk.result({"policy": str(sketch), "engines": engines})
+        return
+    for name, source in asked.sources.items():
+        if not os.path.isdir(source) and source not in {each.name for each in built_in_models()}:
+            talk.note(f"{name}: {source} is no folder here, so it is taken for a whole model of the hub")
+    talk.out.print(_engine_table(str(sketch), found))
+    for each in found:
+        for part in each.parts:
+            if part.verdict != "exact":
+                talk.out.print(Text(f"{each.engine}, {part.what}: {part.reason}; {part.way_out}"))
+
+
+def _engine_table(policy: str, found: Sequence[Explanation]) -> Table:
+    """Return a row a part and a column an engine."""
+    table = Table(title=Text(policy))
+    table.add_column("")
+    for each in found:
+        table.add_column(each.engine)
+    verdicts = [{part.what: part.verdict for part in each.parts} | {"the whole": each.verdict} for each in found]
+    whats = dict.fromkeys(part.what for each in found for part in each.parts)
+    for what in (*whats, "the whole"):
+        cells = [each.get(what, "") for each in verdicts]
+        table.add_row(Text(what), *(Text(cell, style=_STYLES.get(cell, "yellow")) for cell in cells))
+    return table
 
 
 def _look() -> dict[str, Any]:
