@@ -11,6 +11,7 @@ TrimtabError
     ├── ModelError            a model, an adapter or a guide folder cannot be used
     ├── AssetError            something that had to be downloaded or unpacked is missing or damaged
     ├── PolicyError           a policy gave NaN, or the product's factors left no possible token
+    ├── EndpointError         an endpoint is down, slow, refuses, or gives no answer that can be used
     ├── StateError            a decoding state was used with a policy or rows that it does not fit
     └── RewardError           a reward raised, or returned something that is not one finite number an answer
 """
@@ -82,6 +83,10 @@ class AssetError(RunError):
 
 class PolicyError(RunError):
     """A policy gave NaN, or a product's factors left no possible token."""
+
+
+class EndpointError(RunError):
+    """A model's endpoint is down, slow or overloaded, refuses a request, or gives no answer that can be used."""
 
 
 class BusyError(RunError):

@@ -263,6 +263,11 @@ class Leaf(Policy):
             )
         return self
 
+    @property
+    def partial(self) -> bool:
+        """Whether it knows the probabilities of some tokens only, so that nothing can be divided by it."""
+        return False
+
     def steps_like(self, other: Leaf) -> bool:
         """Return whether rows of both, once prefilled, are stepped alike and so can be joined."""
         return self == other

@@ -261,7 +261,7 @@ def load_trunk(source: str, dtype: str, device: str, *, shared: bool = True) -> 
     Raises:
         ModelError: there is no such model, or it cannot be used.
     """
-    device = _device(device)
+    device = resolve_device(device)
     built_in = source in {model.name for model in built_in_models()}
     path = str(get_model(source)) if built_in else source
     where = str(Path(path).resolve()) if Path(path).is_dir() else path
@@ -358,8 +358,8 @@ def _dtype(name: str) -> torch.dtype:
     return known[name]
 
 
-def _device(device: str) -> str:
-    """Resolve "auto".
+def resolve_device(device: str) -> str:
+    """Return the device that "auto" stands for, or the one that is named.
 
     Raises:
         UsageError: torch does not know the device.

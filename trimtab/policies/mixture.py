@@ -18,6 +18,7 @@ from torch import Tensor
 from trimtab.errors import ConfigError, PolicyError
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import Exponent, Knob, KnobValues, Scalar, declared_knobs
+from trimtab.policies.partial import refuse_partial
 from trimtab.policies.transfer import to_device
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
 
@@ -105,6 +106,7 @@ def mix(*parts: tuple[Scalar, Policy]) -> Mixture:
 
     Raises:
         ConfigError: there are no parts.
+        UsageError: a policy knows some tokens only.
         PolicyError: while decoding, when no token keeps a positive probability.
         VocabularyError: the policies speak different tokens.
         KnobError: a weight is not finite, or one name stands for two knobs.
@@ -122,6 +124,7 @@ def mix(*parts: tuple[Scalar, Policy]) -> Mixture:
         )
     weights: dict[Policy, Exponent] = {}
     for weight, policy in parts:
+        refuse_partial(policy, "in a mixture")
         weights[policy] = weights.get(policy, Exponent.of(0.0)) + Exponent.of(weight)
     mixture = Mixture(tuple((weight, policy) for policy, weight in weights.items()))
     _ = mixture.vocabulary, mixture.knobs  # refuses different tokens, and two knobs of one name

@@ -19,6 +19,7 @@ from torch import Tensor
 from trimtab.errors import PolicyError
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import Exponent, Knob, KnobValues, Scalar, declared_knobs
+from trimtab.policies.partial import refuse_partial
 from trimtab.policies.transfer import to_device
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
 
@@ -51,6 +52,7 @@ class Product(Policy):
         Raises:
             VocabularyError: the policies speak different tokens.
             KnobError: an exponent is not finite, or one name stands for two knobs.
+            UsageError: it divides by a policy that knows some tokens only.
         """
         flat: dict[Policy, Exponent] = {}
         for policy, outer in factors:
@@ -63,6 +65,9 @@ class Product(Policy):
         kept = tuple((policy, exponent) for policy, exponent in flat.items() if exponent.terms)
         if kept == ((base, Exponent.of(1.0)),):
             return base
+        for policy, exponent in kept:
+            if exponent.constant is not None and exponent.constant < 0:
+                refuse_partial(policy, "as a divisor")
         product = Product(kept, base)
         _ = product.knobs  # refuses two knobs of one name
         return product
@@ -132,7 +137,11 @@ class Product(Policy):
 
     def _weighted(self, knobs: KnobValues) -> list[tuple[Policy, Tensor | float]]:
         """Return the factors that some row needs, with their exponents: numbers, or tensors of shape (B,)."""
-        return [(policy, exponent.values(knobs)) for policy, exponent in self.factors if not exponent.is_zero(knobs)]
+        kept = [(policy, exponent.values(knobs)) for policy, exponent in self.factors if not exponent.is_zero(knobs)]
+        for policy, exponent in kept:
+            if isinstance(exponent, Tensor) and bool((exponent < 0).any()):
+                refuse_partial(policy, "as a divisor")
+        return kept
 
     def __str__(self) -> str:
         kept = [policy for policy, _ in self.factors]

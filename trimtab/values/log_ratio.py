@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trimtab.policies.base import Leaf, Prompt
+from trimtab.policies.partial import refuse_partial
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
 from trimtab.values.reader import Reader, log_probs_of
 from trimtab.values.value import Chunk, Granularity
@@ -27,6 +28,7 @@ class LogRatio:
 
     Raises:
         VocabularyError: the two have different tokens, even as many.
+        UsageError: one of them knows some tokens only.
 
     Example:
         >>> from trimtab.policies.toy import Table
@@ -43,6 +45,8 @@ class LogRatio:
 
     def __post_init__(self) -> None:
         common_vocabulary(self.tuned.vocabulary, self.untuned.vocabulary)
+        for leaf in self.leaves:
+            refuse_partial(leaf, "in a log-ratio")
 
     @property
     def granularity(self) -> Granularity:
