@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from trimtab.decoding.answer import Answer
     from trimtab.decoding.constraints import Constraints
     from trimtab.decoding.search import search
+    from trimtab.engines.remote.remote import Remote
     from trimtab.errors import TrimtabError
     from trimtab.policies import recipes
     from trimtab.policies.base import Leaf, Policy
@@ -34,6 +35,7 @@ _HOMES = {
     "LM": "trimtab.policies.lm",
     "Leaf": "trimtab.policies.base",
     "Policy": "trimtab.policies.base",
+    "Remote": "trimtab.engines.remote.remote",
     "State": "trimtab.policies.state",
     "Table": "trimtab.policies.toy",
     "TrainConfig": "trimtab.training.config",
@@ -68,6 +70,7 @@ __all__ = [
     "Knob",
     "Leaf",
     "Policy",
+    "Remote",
     "State",
     "Table",
     "TrainConfig",

@@ -1,12 +1,10 @@
 """Where policies run: one protocol, and what each engine makes of a policy."""
 
-from trimtab.engines.abilities import Abilities
+from trimtab.engines.abilities import REMOTE_TEXT, REMOTE_TOP_K, VLLM, Abilities
 from trimtab.engines.base import Engine, Update, generate
 from trimtab.engines.explain import explain
 from trimtab.engines.explanation import Explanation, Part, Verdict
 from trimtab.engines.local import LOCAL, LocalEngine
-from trimtab.engines.remote.abilities import REMOTE_TEXT, REMOTE_TOP_K
-from trimtab.engines.vllm.abilities import VLLM
 
 ALL = (LOCAL, VLLM, REMOTE_TOP_K, REMOTE_TEXT)
 """The abilities of every kind of engine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -33,3 +33,31 @@ class Abilities:
     distributions: bool
     keywords: bool
     every_token: bool
+
+
+VLLM = Abilities(
+    "vllm",
+    known=None,
+    inside=True,
+    streams=False,
+    in_memory=False,
+    distributions=False,
+    keywords=False,
+    every_token=False,
+)
+"""Base and guides are one model there, over one sequence of tokens: it adds their weighted logits, and no more."""
+
+REMOTE_TOP_K = Abilities(
+    "remote, top 20",
+    known=20,
+    inside=False,
+    streams=False,
+    in_memory=False,
+    distributions=True,
+    keywords=False,
+    every_token=False,
+)
+"""An endpoint with the log-probabilities of the 20 likeliest tokens, the most that usual ones give."""
+
+REMOTE_TEXT = replace(REMOTE_TOP_K, name="remote, text", known=0)
+"""An endpoint that gives text and nothing else."""

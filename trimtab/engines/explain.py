@@ -49,7 +49,7 @@ def explain(
 
     Example:
         >>> from trimtab.engines.local import LOCAL
-        >>> from trimtab.engines.remote.abilities import REMOTE_TOP_K
+        >>> from trimtab.engines.abilities import REMOTE_TOP_K
         >>> from trimtab.policies.support import top_k
         >>> from trimtab.policies.toy import Table
         >>> base, guide = (Table.random(30, seed=seed, name=name) for seed, name in enumerate(["base", "guide"]))

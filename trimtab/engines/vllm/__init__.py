@@ -1,1 +1,0 @@
-"""Steering inside vLLM."""
