@@ -86,6 +86,20 @@ def test_what_is_accepted_and_not_done_does_not_count(serve):
     assert not found(service).logit_bias
 
 
+def test_log_probs_that_cannot_be_read_are_none(serve):
+    service = serve(TABLE)
+
+    def edit(route, body, answer):
+        if "chat" in route and "logprobs" in body:
+            answer["choices"][0]["logprobs"] = {"content": [{"top_logprobs": [{"token": "a"}]}]}
+        return answer
+
+    service.edit = edit
+    can = found(service)
+    assert (can.top_k, can.chat, can.chat_top_k) == (20, True, 0)
+    assert can.evidence["chat_top_k"] == "log-probs of another form"
+
+
 def test_an_unknown_model_is_named_with_those_there_are(serve):
     with pytest.raises(ModelError, match="gpt") as caught:
         found(serve(TABLE), "gpt")

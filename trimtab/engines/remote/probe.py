@@ -14,7 +14,7 @@ from trimtab.engines.remote.capabilities import Capabilities, TokenForm
 from trimtab.engines.remote.client import Client, Refused
 from trimtab.engines.remote.tokens import Tokens, form_of
 from trimtab.engines.remote.wire import AS_IDS, choices_of, one_token, positions_of, text_of, top_of
-from trimtab.errors import ModelError, VocabularyError
+from trimtab.errors import EndpointError, ModelError, VocabularyError
 from trimtab.policies.vocabulary import Vocabulary
 
 MOST = 100
@@ -153,7 +153,11 @@ def _largest(trials: _Trials, name: str, ask: Callable[[int], Mapping[str, Any] 
         if answer is None:
             high = k
         else:
-            got = min(len(top_of(answer)), k)
+            try:
+                got = min(len(top_of(answer)), k)
+            except EndpointError as error:  # what cannot be read is none
+                trials.evidence[name] = error.given
+                return 0
             trials.evidence[name] = f"{got} for {k} asked"
             if got < k:  # it gives what it has
                 return got
