@@ -7,10 +7,13 @@ from trimtab.engines.explanation import Explanation, Part, Verdict
 from trimtab.engines.local import LOCAL, LocalEngine
 
 ALL = (LOCAL, VLLM, REMOTE_TOP_K, REMOTE_TEXT)
-"""The abilities of every kind of engine."""
+"""The abilities of every kind of engine, built or planned."""
+BUILT = (LOCAL, REMOTE_TOP_K)
+"""Those that can be used now."""
 
 __all__ = [
     "ALL",
+    "BUILT",
     "LOCAL",
     "REMOTE_TEXT",
     "REMOTE_TOP_K",

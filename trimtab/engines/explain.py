@@ -206,7 +206,7 @@ def _control(sketch: Sketch, apart: bool) -> Part:
     what = f"control token of {sketch.label}"
     if apart:
         return Part(what, "exact", "its own stream begins with it")
-    return Part(what, "impossible", _SAME_TOKENS, "distil it into an adapter without one with `trimtab train absorb`")
+    return Part(what, "impossible", _SAME_TOKENS, "train a guide without one, by another algorithm than quark")
 
 
 def _vector(what: str, vector: Vector, ours: bool, first: bool) -> Part:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from trimtab.errors import UsageError
 from trimtab.policies.advance import every_leaf
-from trimtab.policies.base import Policy
+from trimtab.policies.base import Leaf, Policy
 
 
 def refuse_partial(policy: Policy, use: str) -> None:
@@ -24,10 +24,14 @@ def refuse_partial(policy: Policy, use: str) -> None:
         >>> from trimtab.policies.toy import Table
         >>> refuse_partial(Table.random(3, seed=0), "as a divisor")  # a table knows all
     """
-    for leaf in every_leaf([policy]):
-        if leaf.partial:
-            raise UsageError(
-                given=f"{leaf}, which gives the probabilities of its likeliest tokens only, {use}",
-                expected="a policy that gives every token's probability",
-                hint="multiply by it with a positive exponent, and use models in memory for the rest",
-            )
+    for leaf in partial_leaves(policy):
+        raise UsageError(
+            given=f"{leaf}, which gives the probabilities of its likeliest tokens only, {use}",
+            expected="a policy that gives every token's probability",
+            hint="multiply by it with a positive exponent, and use models in memory for the rest",
+        )
+
+
+def partial_leaves(policy: Policy) -> list[Leaf]:
+    """Return the leaves of a policy that know only some tokens' probabilities."""
+    return [leaf for leaf in every_leaf([policy]) if leaf.partial]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from trimtab.errors import PolicyError
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import Exponent, Knob, KnobValues, Scalar, declared_knobs
-from trimtab.policies.partial import refuse_partial
+from trimtab.policies.partial import partial_leaves, refuse_partial
 from trimtab.policies.transfer import to_device
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
 
@@ -138,10 +138,15 @@ class Product(Policy):
     def _weighted(self, knobs: KnobValues) -> list[tuple[Policy, Tensor | float]]:
         """Return the factors that some row needs, with their exponents: numbers, or tensors of shape (B,)."""
         kept = [(policy, exponent.values(knobs)) for policy, exponent in self.factors if not exponent.is_zero(knobs)]
-        for policy, exponent in kept:
-            if isinstance(exponent, Tensor) and bool((exponent < 0).any()):
+        for policy, exponent in kept if self._partial else ():  # looking at exponents waits for the device
+            if policy in self._partial and isinstance(exponent, Tensor) and bool((exponent < 0).any()):
                 refuse_partial(policy, "as a divisor")
         return kept
+
+    @cached_property
+    def _partial(self) -> frozenset[Policy]:
+        """The factors that know some tokens only, by which nothing can be divided."""
+        return frozenset(policy for policy, _ in self.factors if partial_leaves(policy))
 
     def __str__(self) -> str:
         kept = [policy for policy, _ in self.factors]
