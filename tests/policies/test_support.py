@@ -72,6 +72,15 @@ def test_the_cut_is_a_policy():
     assert cut.generate("a", max_new_tokens=2, temperature=0)[0].text == "a a"
 
 
+def test_cuts_of_cuts_look_at_each_once():
+    """Looking twice at every level would be 2^40 looks."""
+    cut = BASE
+    for level in range(40):
+        cut = within(cut, 1 - 1e-6 * (level + 1))
+    torch.testing.assert_close(cut.next_log_probs(["a"]), BASE.next_log_probs(["a"]))
+    assert str(cut).count("within(") == 40 and cut.reference == BASE
+
+
 def test_knobs_inside_a_cut_are_bound():
     cut = within(BASE * OTHER ** Knob("w"), 0.5)
     assert [knob.name for knob in cut.knobs] == ["w"]

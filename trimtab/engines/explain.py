@@ -188,14 +188,14 @@ def _inner(node: Product | Mixture | Cut) -> tuple[Policy, ...]:
         return tuple(policy for policy, _ in node.factors)
     if isinstance(node, Mixture):
         return tuple(policy for _, policy in node.parts)
-    return (node.policy,) if node.judged_by == node.policy else (node.policy, node.judged_by)
+    return node.both
 
 
 def _asking(policy: Policy, leaf: Leaf, known: int) -> list[Product | Mixture | Cut]:
     """Return what depends on more of a leaf than its ``known`` likeliest tokens, which a top-k cut by it does not."""
     if not isinstance(policy, Product | Mixture | Cut):
         return []
-    if isinstance(policy, Cut) and isinstance(policy.rule, Top) and policy.rule.k <= known and policy.judged_by == leaf:
+    if isinstance(policy, Cut) and isinstance(policy.rule, Top) and policy.rule.k <= known and policy.both[-1] == leaf:
         return []
     inner = _inner(policy)
     below = [node for each in inner for node in _asking(each, leaf, known)]

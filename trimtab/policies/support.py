@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -88,22 +89,27 @@ class Cut(Policy):
     Args:
         policy: what is cut.
         rule: which tokens a distribution keeps.
-        judged_by: the policy whose distribution the rule looks at.
+        other: the policy whose distribution the rule looks at; None where it is the one that is cut.
     """
 
     policy: Policy
     rule: Rule
-    judged_by: Policy
+    other: Policy | None = None
+
+    @property
+    def both(self) -> tuple[Policy, ...]:
+        """The policy, and the other if there is one: each once, so that cuts of cuts stay cheap."""
+        return (self.policy,) if self.other is None else (self.policy, self.other)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The tokens both policies share."""
-        return common_vocabulary(self.policy.vocabulary, self.judged_by.vocabulary)
+        return reduce(common_vocabulary, (policy.vocabulary for policy in self.both))
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """The knobs of both policies."""
-        return declared_knobs((*self.policy.knobs, *self.judged_by.knobs))
+        return declared_knobs(knob for policy in self.both for knob in policy.knobs)
 
     @property
     def reference(self) -> Policy:
@@ -117,20 +123,18 @@ class Cut(Policy):
 
     def leaves(self, knobs: KnobValues) -> tuple[Leaf, ...]:
         """Return the leaves of both policies."""
-        return tuple(dict.fromkeys((*self.policy.leaves(knobs), *self.judged_by.leaves(knobs))))
+        return tuple(dict.fromkeys(leaf for policy in self.both for leaf in policy.leaves(knobs)))
 
     def combine(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> Tensor:
         """Drop tokens and renormalise."""
         size = self.vocabulary.size
         log_probs = self.policy.combine(leaf_logits, knobs)[..., :size]
-        judge = log_probs
-        if self.judged_by != self.policy:
-            judge = self.judged_by.combine(leaf_logits, knobs)[..., :size]
+        judge = log_probs if self.other is None else self.other.combine(leaf_logits, knobs)[..., :size]
         return torch.where(self.rule.keeps(judge), log_probs, -torch.inf).log_softmax(-1)
 
     def diagnose(self, leaf_logits: Mapping[Leaf, Tensor], knobs: KnobValues) -> PolicyError | None:
         """Say which policy is broken, or that nothing is left."""
-        for policy in (self.policy, self.judged_by):
+        for policy in self.both:
             if (error := policy.diagnose(leaf_logits, knobs)) is not None:
                 return error
         if not bool(torch.isnan(self.combine(leaf_logits, knobs)).any()):
@@ -142,7 +146,7 @@ class Cut(Policy):
         )
 
     def __str__(self) -> str:
-        of = "" if self.judged_by == self.policy else f", {self.judged_by}"
+        of = "" if self.other is None else f", {self.other}"
         return self.rule.write(str(self.policy), of)
 
 
@@ -241,7 +245,7 @@ def top_k(policy: Policy, k: int, of: Policy | None = None) -> Policy:
 
 def _cut(policy: Policy, rule: Rule, of: Policy | None, *, whole: bool) -> Policy:
     """Build a cut, after checking that the policies fit together; a cut that keeps the whole is the policy itself."""
-    cut = Cut(policy, rule, policy if of is None else of)
+    cut = Cut(policy, rule, None if of == policy else of)
     _ = cut.vocabulary, cut.knobs
     return policy if whole else cut
 
