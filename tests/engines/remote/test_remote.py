@@ -1,6 +1,7 @@
 """A remote model as a policy: the same as the model in memory, as far as the endpoint lets one know it."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from trimtab.policies.lm import LM
 from trimtab.policies.mixture import mix
 from trimtab.policies.support import top_k, within
 from trimtab.policies.toy import Table
+from trimtab.policies.vocabulary import Vocabulary
 from trimtab.testing import check_policy, random_vector, tiny_lm
 from trimtab.values import LogRatio
 
@@ -42,7 +44,7 @@ def test_with_the_whole_vocabulary_it_is_the_model_itself(serve, ids):
     found, expected = answers(remote), answers(TABLE)
     same(found, expected)
     assert all(mass == pytest.approx(1.0) for answer in found for mass in answer.covered)
-    assert remote.unknown == 0
+    assert (remote.unknown, remote.recut) == (0, 0)
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "text"])
@@ -207,6 +209,32 @@ def test_tokens_of_no_vocabulary_are_counted_and_lower_the_covered_mass(serve):
     assert (answer.text, remote.unknown) == ("b", 1) and answer.covered == pytest.approx([0.3])
     with pytest.raises(VocabularyError, match="'zzz'"):
         alone.next_log_probs(["a"])
+
+
+class Merging:
+    """A tokenizer of x and xx; what is neither is read as x."""
+
+    bos_token_id = None
+
+    def __call__(self, text):
+        return {"input_ids": [len(piece) - 1 for piece in re.findall("xx|.", text)]}
+
+    def batch_decode(self, rows):
+        return [self.decode(row) for row in rows]
+
+    def decode(self, ids, **_):
+        return "".join(("x", "xx")[i] for i in ids)
+
+
+def test_prefixes_that_the_endpoint_cuts_into_other_tokens_are_counted(serve):
+    words = Vocabulary(2, "merging", Merging())
+    table = Table(words, (((1,), (0.9, 0.1)), ((), (0.5, 0.5))), "merging")  # 0.9 after xx
+    by_ids, by_text = serve(table).remote(), serve(table, ids=False).remote()
+    assert by_ids.init([[0, 0]])[0].exp()[0].tolist() == pytest.approx([0.5, 0.5])
+    assert by_text.init([[1], [0, 1]])[0].exp()[:, 0].tolist() == pytest.approx([0.9, 0.5])  # xxx is cut into xx, x
+    assert (by_ids.recut, by_text.recut) == (0, 1)
+    assert by_text.init([[0, 0]])[0].exp()[0].tolist() == pytest.approx([0.9, 0.1])
+    assert by_text.recut == 2
 
 
 def test_an_endpoint_that_cannot_do_it_is_refused(serve):

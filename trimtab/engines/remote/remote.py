@@ -20,7 +20,7 @@ from trimtab.engines.remote.client import Client
 from trimtab.engines.remote.meter import Meter
 from trimtab.engines.remote.probe import MOST, probe
 from trimtab.engines.remote.tokenizer import load_vocabulary
-from trimtab.engines.remote.tokens import Tokens
+from trimtab.engines.remote.tokens import Read, Tokens
 from trimtab.engines.remote.wire import AS_IDS, one_token, top_of
 from trimtab.errors import ConfigError, EndpointError, PolicyError, VocabularyError
 from trimtab.policies.base import Leaf, Policy, Prompt
@@ -119,6 +119,14 @@ class Remote(Leaf):
     def unknown(self) -> int:
         """How many of the tokens that came back so far were none of its vocabulary, or could be several."""
         return self._host.unknown
+
+    @property
+    def recut(self) -> int:
+        """How many prefixes so far were sent as a text that its tokenizer cuts into other tokens than those drawn.
+
+        The endpoint goes on from the tokens that it cuts. Prompts of ids are never cut anew.
+        """
+        return self._host.recut
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -241,7 +249,8 @@ class _Host:
         self, client: Client, model: str, tokens: Tokens, k: int, *, as_ids: bool, device: torch.device
     ) -> None:
         self.client, self.model, self.tokens, self.k = client, model, tokens, k
-        self.as_ids, self.device, self.unknown = as_ids, device, 0
+        self.as_ids, self.device = as_ids, device
+        self.unknown = self.recut = 0
 
     def init(self, leaves: Sequence[Remote], prompts: Sequence[Prompt], knobs: KnobValues) -> tuple[Tensor, Prefixes]:
         state = Prefixes(tuple(tuple(prompt) for prompt in prompts))
@@ -261,15 +270,17 @@ class _Host:
         """Return the log-probs of the tokens that come back after each prefix, -inf for the others; (N, V)."""
         different = list(dict.fromkeys(prefixes))
         table = torch.full((len(different), self._size), -torch.inf)
-        for row, (ids, log_probs, unknown) in zip(table, self.client.map(self._next, different), strict=True):
-            row[torch.tensor(ids)] = torch.tensor(log_probs)
-            self.unknown += unknown
+        prompts = [prefix if self.as_ids else self.tokens.write(prefix) for prefix in different]
+        for row, read in zip(table, self.client.map(self._next, prompts), strict=True):
+            row[torch.tensor(read.ids)] = torch.tensor(read.log_probs)
+            self.unknown += read.unknown
+        for prefix, prompt in zip(different, prompts, strict=True):
+            self.recut += isinstance(prompt, str) and tuple(self.tokens.vocabulary.encode(prompt)) != prefix
         numbers = {prefix: number for number, prefix in enumerate(different)}
         return table.to(self.device)[[numbers[prefix] for prefix in prefixes]]
 
-    def _next(self, prefix: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[float, ...], int]:
-        """Ask for what may follow one prefix; ids, log-probs, and how many tokens were unknown."""
-        prompt = list(prefix) if self.as_ids else self.tokens.write(prefix)
+    def _next(self, prompt: str | tuple[int, ...]) -> Read:
+        """Ask for what may follow a prompt."""
         settings = AS_IDS if self.tokens.form == "id" else {}
         answer = self.client.ask("completions", one_token(self.model, prompt) | {"logprobs": self.k} | settings)
         top = top_of(answer)[: self.k]  # vLLM adds the token it drew where that is not among the k likeliest
@@ -286,7 +297,7 @@ class _Host:
                 expected="tokens of its tokenizer, at least one of them",
                 hint="pass tokenizer= the model's own folder or hub id",
             )
-        return read.ids, read.log_probs, read.unknown
+        return read
 
 
 def _client(endpoint: str | Client, key: str | None) -> Client:
