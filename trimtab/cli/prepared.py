@@ -99,9 +99,11 @@ def prepare(name: str, choices: Choices, sources: Sequence[str], talk: Talk) -> 
     task = load_task(name)
     reward = load_reward(choices.reward or task.reward, progress=talk.note)
     judges = [load_judge(each, progress=talk.note) for each in choices.judges or task.judges]
-    readers = [Likelihood.load(each, progress=talk.note) for each in choices.readers]
-    refuse_dependent(reward, sources, [*judges, *readers], talk)
+    refuse_dependent(reward, sources, judges, talk)
     source = choices.data or task.source
     unseen = read_task_rows(source, "test", columns=task.columns, limit=choices.prompts).rows
     refuse_trained_prompts(sources, source, unseen, talk)
+    readers = [Likelihood.load(each, progress=talk.note) for each in choices.readers]  # models, so they come last
+    if readers:
+        refuse_dependent(reward, sources, readers, talk)
     return Prepared(task, reward, judges, unseen, choices.n or task.answers, readers)

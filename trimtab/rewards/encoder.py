@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,12 +40,7 @@ class SentenceEncoder:
         Raises:
             AssetError: the encoder cannot be fetched.
         """
-        from transformers import AutoModel, AutoTokenizer
-
-        folder = get_encoder(progress=progress)
-        with quiet_transformers():
-            model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
-            return cls(AutoTokenizer.from_pretrained(folder), model)
+        return cls(*_read(get_encoder(progress=progress)))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> torch.Tensor:
@@ -71,3 +68,13 @@ class SentenceEncoder:
             mean = (hidden * mask).sum(1) / mask.sum(1)
             found[rows] = torch.nn.functional.normalize(mean, dim=-1)
         return found
+
+
+@lru_cache(maxsize=1)
+def _read(folder: Path) -> tuple[Any, Any]:
+    """Read tokenizer and model once: several scorers and measures of one run ask for them."""
+    from transformers import AutoModel, AutoTokenizer
+
+    with quiet_transformers():
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+        return AutoTokenizer.from_pretrained(folder), model
