@@ -206,6 +206,30 @@ def test_the_losses_of_reinforce_and_rloo_are_those_of_their_slow_twins(settings
         assert algorithm.memory().baseline == pytest.approx(0.25 + (statistics.fmean(rewards) - 0.25) / 4)
 
 
+def test_punishing_entropy_as_much_as_kl_is_punishing_surprise_under_the_base(settings):
+    config, trainee, sampler = built({**settings, "algorithm": ALGORITHMS["rloo"]})
+    disturb(trainee, 5)
+    algorithm = PolicyGradient(trainee, sampler, config.algorithm)
+    ((batch,),) = algorithm.passes(0, 0.0)
+    base, tailored = (
+        LlamaForCausalLM.from_pretrained(settings["base"], dtype=torch.float32),
+        plain_model(settings, trainee),
+    )
+    surprise = [
+        -(own.exp() * reference).sum().item()  # -sum_y pi(y) log pi_base(y)
+        for rollout in batch.rollouts
+        for own, reference in zip(obvious(tailored, rollout)[0], obvious(base, rollout)[0], strict=True)
+    ]
+    plain = measured(trainee, algorithm, batch, 24)["loss"]
+    got = measured(trainee, algorithm, batch, 24, (0.3, -0.3))["loss"]
+    assert got - plain == pytest.approx(0.3 * statistics.fmean(surprise), abs=1e-4)
+
+
+def test_no_target_is_held_by_punishing_entropy(settings):
+    with pytest.raises(ValueError, match="punishes entropy, with a target"):
+        TrainConfig.model_validate({**settings, "entropy": {"coefficient": -0.1, "target": 2.0}})
+
+
 @pytest.mark.parametrize("name", ["rloo", "reinforce"])
 def test_on_policy_the_gradient_is_that_of_advantage_times_log_probability(settings, name):
     config, trainee, sampler = built({**settings, "algorithm": ALGORITHMS[name]})

@@ -65,7 +65,7 @@ class RolloutConfig(Section):
 
 
 class CoefficientConfig(Section):
-    """The weight of the KL or entropy term, fixed or adapted towards a target.
+    """The weight of the KL term, fixed or adapted towards a target.
 
     Args:
         coefficient: initial weight.
@@ -76,6 +76,29 @@ class CoefficientConfig(Section):
     coefficient: float = Field(0.0, ge=0)
     target: float | None = Field(None, gt=0)
     horizon: int = Field(320, ge=1)
+
+
+class EntropyConfig(CoefficientConfig):
+    """The weight of the entropy, rewarded above 0 and punished below.
+
+    With minus the weight of the KL term, both together are that weight times the cross-entropy -E_pi[log p_base], which
+    is lowest where all probability is on the likeliest answer. A small part of it holds the perplexity down.
+
+    Args:
+        coefficient: initial weight; not below 0 where there is a target.
+        target: the value to hold, in nats per token; None keeps the weight fixed.
+        horizon: answers after which a constant error of 20 % or more has changed the weight by 20 %.
+    """
+
+    coefficient: float = 0.0
+
+    @model_validator(mode="after")
+    def _targets_are_held_by_rewards(self) -> EntropyConfig:
+        if self.target is not None and self.coefficient < 0:
+            raise ValueError(
+                f"coefficient {self.coefficient:g}, which punishes entropy, with a target of {self.target:g}"
+            )
+        return self
 
 
 class MaskConfig(Section):
@@ -222,7 +245,7 @@ class TrainConfig(RunSettings):
         algorithm: grpo, rloo, reinforce, ppo or quark, by its ``name``, with its settings.
         rollout: how answers are sampled.
         kl: weight of KL(tailored || base) in the loss.
-        entropy: weight of the tailored policy's entropy in the loss (rewarded).
+        entropy: weight of the tailored policy's entropy in the loss; below 0 punishes it.
         stop_kl: stop when the mean KL of a step, in nats per token, is above this for three steps in a row.
         steps: optimiser steps.
         learning_rate: of Adam.
@@ -244,7 +267,7 @@ class TrainConfig(RunSettings):
     algorithm: AlgorithmConfig = GRPOConfig()
     rollout: RolloutConfig = RolloutConfig()
     kl: CoefficientConfig = CoefficientConfig()
-    entropy: CoefficientConfig = CoefficientConfig()
+    entropy: EntropyConfig = EntropyConfig()
     stop_kl: float | None = Field(None, gt=0)
     steps: int = Field(60, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
