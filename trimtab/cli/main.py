@@ -21,6 +21,7 @@ from trimtab.cli.reproduce import reproduce
 from trimtab.cli.sweep import sweep
 from trimtab.cli.trace import trace
 from trimtab.cli.train import train
+from trimtab.cli.vllm import vllm
 from trimtab.errors import TrimtabError, UsageError
 
 INTERRUPTED = 130
@@ -42,6 +43,7 @@ app.command("eval")(evaluate)
 app.command()(sweep)
 app.command()(bench)
 app.command()(doctor)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(vllm)
 app.command()(demo)
 app.command()(reproduce)
 

@@ -19,7 +19,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from trimtab.assets import built_in_models, get_model, quiet_transformers
 from trimtab.errors import ModelError, UsageError, VocabularyError
 from trimtab.policies.base import Leaf, Policy
-from trimtab.policies.chat import Turn, chat_text
 from trimtab.policies.guide_folder import (
     CONTROL_FILE,
     adapter_digest,
@@ -35,7 +34,7 @@ from trimtab.policies.model_folder import read_config, without_weights
 from trimtab.policies.scales import Loads
 from trimtab.policies.trunk import Trunk
 from trimtab.policies.vector import Combination, Linear, Vector
-from trimtab.policies.view import View
+from trimtab.policies.view import View, prompt_view, system_view
 from trimtab.policies.vocabulary import Vocabulary
 
 _trunks: WeakValueDictionary[tuple[str, str, str, str], Trunk] = WeakValueDictionary()
@@ -123,8 +122,7 @@ class LM(Leaf):
 
     def with_prompt(self, text: str) -> LM:
         """Return this LM seeing ``text`` before every prompt."""
-        ids = self.vocabulary.encode(text)
-        return replace(self, view=replace(self.view, prefix=tuple(ids), begin=self._begin()))
+        return replace(self, view=replace(prompt_view(self.vocabulary, text), control=self.view.control))
 
     def with_system(self, text: str) -> LM:
         """Return this LM seeing the prompt as a user's turn after a system prompt, in the model's own chat format.
@@ -132,12 +130,7 @@ class LM(Leaf):
         Raises:
             ModelError: its tokenizer has no chat template.
         """
-        seam = "\N{OBJECT REPLACEMENT CHARACTER}"
-        shown = chat_text(self.vocabulary, [Turn("system", text), Turn("user", seam)])
-        before, after = shown.split(seam)
-        encode = self.vocabulary.tokenizer.backend_tokenizer.encode
-        ids = [tuple(encode(part, add_special_tokens=False).ids) for part in (before, after)]
-        return replace(self, view=replace(self.view, prefix=ids[0], suffix=ids[1], begin=self._begin()))
+        return replace(self, view=replace(system_view(self.vocabulary, text), control=self.view.control))
 
     def with_control(self, control: int | None) -> LM:
         """Return this LM starting from another of its adapter's learned control tokens; 0 is the best one."""
@@ -242,11 +235,6 @@ class LM(Leaf):
     def context_length(self) -> int | None:
         """Longest sequence of the request it can read, in tokens, after what its view takes."""
         return None if self.trunk.context_length is None else self.trunk.context_length - self.view.extra
-
-    def _begin(self) -> int | None:
-        tokenizer = self.vocabulary.tokenizer
-        begin: int | None = None if tokenizer is None else tokenizer.bos_token_id
-        return begin
 
 
 def load_trunk(source: str, dtype: str, device: str, *, shared: bool = True) -> Trunk:

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trimtab.policies.chat import Turn, chat_text
+from trimtab.policies.vocabulary import Vocabulary
+
 if TYPE_CHECKING:
     from trimtab.policies.trunk import Trunk
 
@@ -35,10 +38,38 @@ class View:
         """How many tokens of context the view takes."""
         return len(self.prefix) + len(self.suffix) + (self.control is not None)
 
-    def apply(self, prompt: Sequence[int], trunk: Trunk) -> list[int]:
-        """Return the stream that stands for the prompt."""
+    def around(self, prompt: Sequence[int]) -> list[int]:
+        """Return the prompt between prefix and suffix, without the control token."""
         body = list(prompt)
         if self.prefix and self.begin is not None and body[0] == self.begin:
             body = body[1:]
+        return [*self.prefix, *body, *self.suffix]
+
+    def apply(self, prompt: Sequence[int], trunk: Trunk) -> list[int]:
+        """Return the stream that stands for the prompt."""
         control = [] if self.control is None else [trunk.control_start + self.control]
-        return [*control, *self.prefix, *body, *self.suffix]
+        return [*control, *self.around(prompt)]
+
+
+def prompt_view(vocabulary: Vocabulary, text: str) -> View:
+    """Return the view that puts a text before every prompt."""
+    return View(tuple(vocabulary.encode(text)), begin=_begin(vocabulary))
+
+
+def system_view(vocabulary: Vocabulary, text: str) -> View:
+    """Return the view in which the prompt is a user's turn after a system prompt, in the model's own chat format.
+
+    Raises:
+        ModelError: the tokenizer has no chat template.
+    """
+    seam = "\N{OBJECT REPLACEMENT CHARACTER}"
+    shown = chat_text(vocabulary, [Turn("system", text), Turn("user", seam)])
+    encode = vocabulary.tokenizer.backend_tokenizer.encode
+    prefix, suffix = (tuple(encode(part, add_special_tokens=False).ids) for part in shown.split(seam))
+    return View(prefix, suffix, begin=_begin(vocabulary))
+
+
+def _begin(vocabulary: Vocabulary) -> int | None:
+    """Return the token that begins every text, if there is one."""
+    begin: int | None = None if vocabulary.tokenizer is None else vocabulary.tokenizer.bos_token_id
+    return begin

@@ -1,0 +1,289 @@
+"""The vLLM engine: a policy file run by vLLM in this process, behind the protocol that all engines share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trimtab.assets.store import Progress, silent
+from trimtab.decoding.answer import Answer, FinishReason
+from trimtab.decoding.generate import to_answer
+from trimtab.decoding.request import Request, Row, Settings
+from trimtab.decoding.sampling import seed_of
+from trimtab.engines.abilities import VLLM, Abilities
+from trimtab.engines.base import Update
+from trimtab.engines.vllm.launch import engine_arguments
+from trimtab.engines.vllm.layout import Layout, lay_out
+from trimtab.engines.vllm.mixes import Mixes
+from trimtab.engines.vllm.plan import VARIABLE
+from trimtab.engines.vllm.serve import installed
+from trimtab.errors import ConfigError, PromptError, RunError
+from trimtab.policies.knob import bind
+from trimtab.policies.policy_file import PolicyFile
+from trimtab.policies.view import View, prompt_view, system_view
+from trimtab.policies.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One answer that vLLM is at work on."""
+
+    ticket: int
+    number: int
+    request: Request
+    settings: Settings
+    streamed: bool
+
+
+class VLLMEngine:
+    """Runs a policy file inside vLLM: its scheduler, its paged cache, tensor parallelism.
+
+    Log-probs are the policy's at temperature 1; log-probs under the reference and KL are not measured. Seeds give the
+    same answers again, but not those of the local engine: vLLM draws in its own way.
+
+    Args:
+        file: the policy file.
+        arguments: vLLM's own, by their names in ``EngineArgs``, for instance ``{"tensor_parallel_size": 2}``.
+        progress: told what is going on, one plain line at a time.
+
+    Raises:
+        ConfigError: vLLM is not installed or of another version, cannot run the policy, or refuses its arguments.
+        ModelError: a model cannot be loaded.
+        VocabularyError: the models speak different tokens.
+
+    Example:
+        >>> from trimtab import read_policy_file
+        >>> from trimtab.engines.base import generate
+        >>> engine = VLLMEngine(read_policy_file("policy.yaml"))  # doctest: +SKIP
+        >>> generate(engine, ["The film was"], Settings(max_new_tokens=8))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, file: PolicyFile, arguments: Mapping[str, Any] | None = None, *, progress: Progress = silent
+    ) -> None:
+        installed()
+        layout = lay_out(file, progress=progress)
+        self._layout, self._plan = layout, layout.plan.to_json()
+        self._knobs = file.sketch().knobs
+        self._view = _view(layout)
+        self._room = tempfile.TemporaryDirectory(prefix="trimtab-mixes-")
+        vectors = layout.vectors
+        self._mixes = None if vectors is None else Mixes.load(vectors.folders, Path(self._room.name))
+        os.environ[VARIABLE] = self._plan
+        progress("starting vLLM")
+        self._vllm = _start(engine_arguments(layout.plan, self._mixes, dtype=layout.dtype) | dict(arguments or {}))
+        self._open: dict[str, _Asked] = {}
+        self._tickets = 0
+        self._adapters: dict[str, LoRARequest] = {}
+        self._cancelled: list[Update] = []
+
+    @property
+    def abilities(self) -> Abilities:
+        """vLLM's."""
+        return VLLM
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens that all LMs share."""
+        return self._layout.vocabulary
+
+    @property
+    def busy(self) -> bool:
+        """Whether answers are still to come."""
+        return bool(self._open or self._cancelled)
+
+    @property
+    def engine(self) -> Any:
+        """vLLM's own ``LLMEngine``."""
+        return self._vllm
+
+    def submit(self, request: Request, settings: Settings, *, stream: bool = False) -> int:
+        """Take a request on.
+
+        Raises:
+            KnobError: a knob is unknown, or out of its range.
+            PromptError: the prompt is empty, has unknown ids, or leaves no room for the answer.
+            ConfigError: keywords, or settings that vLLM would understand otherwise.
+        """
+        self._check(request, settings)
+        bound = bind(self._knobs, [request.knobs])
+        values = {name: float(value[0]) for name, value in bound.items()}
+        exponents = {knob.name: values[knob.name] for knob in self._layout.plan.knobs}
+        self._layout.plan.weights(exponents)
+        adapter = self._adapter(values)
+        os.environ[VARIABLE] = self._plan  # another engine of this process has another
+        ticket = self._tickets
+        self._tickets += 1
+        for number in range(request.n):
+            key = f"{ticket}.{number}"
+            self._vllm.add_request(
+                key,
+                {"prompt_token_ids": self._view.around(request.prompt)},
+                _params(request, settings, number, exponents, self.vocabulary),
+                lora_request=adapter,
+            )
+            self._open[key] = _Asked(ticket, number, request, settings, stream)
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Let a request's answers go; they have no tokens then."""
+        keys = [key for key, asked in self._open.items() if asked.ticket == ticket]
+        self._vllm.abort_request(keys)
+        for key in keys:
+            asked = self._open.pop(key)
+            prompt = self.vocabulary.decode(asked.request.prompt)
+            gone = Answer(prompt, "", (), (), (), (), "cancelled")
+            self._cancelled.append(Update(ticket, asked.number, "", gone))
+
+    def step(self) -> list[Update]:
+        """Run one step of vLLM.
+
+        Raises:
+            RunError: vLLM has died.
+        """
+        updates, self._cancelled = self._cancelled, []
+        if not self._open:
+            return updates
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            outputs = self._vllm.step()
+        except EngineDeadError as error:
+            raise RunError(given="vLLM, which has died", expected="a running engine", hint="see its log") from error
+        return updates + [update for each in outputs if (update := self._update(each)) is not None]
+
+    def close(self) -> None:
+        """Stop vLLM and delete the adapters of mixes."""
+        self._vllm.engine_core.shutdown()
+        self._room.cleanup()
+
+    def _check(self, request: Request, settings: Settings) -> None:
+        """Refuse what vLLM cannot do, or does otherwise."""
+        if request.keywords is not None:
+            raise ConfigError(
+                given="keywords on vLLM",
+                expected="no keywords",
+                hint="run it with the local engine, which masks tokens",
+            )
+        if settings.sampling.min_p > 0 and settings.sampling.top_p < 1:
+            raise ConfigError(
+                given=f"min_p={settings.sampling.min_p:g} with top_p={settings.sampling.top_p:g} on vLLM",
+                expected="one of them: vLLM cuts by min_p before top_p, and trimtab after it",
+                hint="leave one out",
+            )
+        size, limit = self.vocabulary.size, self._vllm.model_config.max_model_len
+        if not request.prompt or not all(0 <= token < size for token in request.prompt):
+            raise PromptError(
+                given=f"a prompt of {len(request.prompt)} ids, {list(request.prompt[:8])}...",
+                expected=f"at least one token id, each from 0 to {size - 1}",
+                hint="encode the prompt with the engine's own vocabulary",
+            )
+        length = len(self._view.around(request.prompt))
+        if length + settings.max_new_tokens > limit:
+            raise PromptError(
+                given=f"a prompt of {length} tokens with {settings.max_new_tokens} new tokens",
+                expected=f"at most {limit} tokens together, vLLM's max_model_len",
+                hint="shorten the prompt, lower max_new_tokens, or raise max_model_len",
+            )
+
+    def _adapter(self, values: Mapping[str, float]) -> LoRARequest | None:
+        """Return the LoRA of a request's coefficients, or None where there are no vectors or all are 0."""
+        if self._mixes is None or self._layout.vectors is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        bound = {name: torch.tensor([value]) for name, value in values.items()}
+        coefficients = {
+            name: float(coefficient.values(bound)) for name, coefficient in self._layout.vectors.coefficients.items()
+        }
+        name = self._mixes.name(coefficients)
+        if not name:
+            return None
+        if name not in self._adapters:
+            folder = self._mixes.write(coefficients, self._layout.plan.models[0])
+            self._adapters[name] = LoRARequest(name, len(self._adapters) + 1, str(folder))
+        return self._adapters[name]
+
+    def _update(self, output: RequestOutput) -> Update | None:
+        """Tell what came of an answer: its end, or what it has so far where that is asked for."""
+        asked = self._open.get(output.request_id)
+        if asked is None:  # cancelled while the step ran
+            return None
+        (said,) = output.outputs
+        if not output.finished:
+            return Update(asked.ticket, asked.number, said.text) if asked.streamed else None
+        del self._open[output.request_id]
+        tokens = list(said.token_ids)
+        row = Row(
+            asked.request,
+            asked.number,
+            tokens,
+            [each[token].logprob for each, token in zip(said.logprobs, tokens, strict=True)],
+            reference_log_probs=[],
+            kl=[],
+            finish=_finish(said.finish_reason, said.stop_reason, self.vocabulary.end_ids),
+        )
+        answer = to_answer(row, self.vocabulary.decode(asked.request.prompt), self.vocabulary, asked.settings)
+        return Update(asked.ticket, asked.number, answer.text, answer)
+
+
+def _view(layout: Layout) -> View:
+    """Return what stands around every prompt."""
+    if layout.system is not None:
+        return system_view(layout.vocabulary, layout.system)
+    return View() if layout.prompt is None else prompt_view(layout.vocabulary, layout.prompt)
+
+
+def _start(arguments: dict[str, Any]) -> Any:
+    """Start vLLM."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    try:
+        return LLMEngine.from_engine_args(EngineArgs(**arguments))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            given=f"arguments that vLLM refuses: {error}", expected="arguments of EngineArgs", hint="see its log"
+        ) from error
+
+
+def _params(
+    request: Request, settings: Settings, number: int, exponents: dict[str, float], vocabulary: Vocabulary
+) -> SamplingParams:
+    """Return an answer's settings in vLLM's words."""
+    from vllm import SamplingParams
+
+    sampling = settings.sampling
+    seed = seed_of(settings.seed, request.prompt, request.occurrence, number)
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=int(seed.generate_state(1, "uint64")[0] >> 1),
+        max_tokens=settings.max_new_tokens,
+        min_tokens=settings.min_new_tokens,
+        stop=list(settings.stop),
+        stop_token_ids=[*settings.stop_ids, *vocabulary.end_ids],
+        include_stop_str_in_output=True,
+        logprobs=0,
+        extra_args=exponents,
+    )
+
+
+def _finish(reason: str | None, stop: int | str | None, ends: frozenset[int]) -> FinishReason:
+    """Return why an answer ended in trimtab's words; vLLM calls end tokens stops as well."""
+    if reason == "stop":
+        return "end" if stop is None or stop in ends else "stop"
+    return "length" if reason == "length" else "cancelled" if reason == "abort" else "error"

@@ -1,0 +1,1 @@
+"""What runs inside vLLM's processes; it can be imported only where vLLM is installed."""

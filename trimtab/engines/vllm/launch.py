@@ -1,0 +1,41 @@
+"""What vLLM is started with to run a plan, in a process of ours or by its own server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab.engines.vllm.mixes import Mixes
+from trimtab.engines.vllm.plan import ARCHITECTURE, Plan
+
+PROCESSOR = "trimtab.engines.vllm.inside.rows:RowExponents"
+"""Who checks requests, and keeps the rows' exponents on the legacy model runner."""
+
+SLOTS = 4
+"""Mixes in one batch; vLLM sets memory aside for each, and further ones wait."""
+
+MOST = 32
+"""Mixes that are kept in memory."""
+
+
+def engine_arguments(plan: Plan, mixes: Mixes | None, *, dtype: str = "auto") -> dict[str, Any]:
+    """Return vLLM's arguments for a plan, by their names in ``EngineArgs``.
+
+    Args:
+        plan: the LMs and their exponents.
+        mixes: of vectors on the first LM, or None.
+        dtype: to run in.
+
+    Example:
+        >>> from trimtab.policies.knob import Exponent
+        >>> engine_arguments(Plan(("base",), (Exponent.of(1.0),), 100), None)["model"]
+        'base'
+    """
+    steered = {
+        "model": plan.models[0],
+        "dtype": dtype,
+        "hf_overrides": {"architectures": [ARCHITECTURE], "trimtab": plan.to_json()},
+        "logits_processors": [PROCESSOR],
+    }
+    if mixes is None:
+        return steered
+    return steered | {"enable_lora": True, "max_lora_rank": mixes.rank, "max_loras": SLOTS, "max_cpu_loras": MOST}

@@ -1,0 +1,66 @@
+"""What is refused when vLLM starts, because it would not steer, or not as the policy says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trimtab.engines.vllm.plan import Plan
+from trimtab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+OLDEST, NEWEST = (0, 32), (0, 32)
+"""The versions of vLLM, first two numbers, that were tested; its interfaces are young and change."""
+
+
+def check_version(version: str) -> None:
+    """Refuse a version of vLLM that was not tested.
+
+    Raises:
+        ConfigError: it is outside the range.
+
+    Example:
+        >>> check_version("0.32.0+cpu")
+        >>> check_version("0.33.1")
+        Traceback (most recent call last):
+        trimtab.errors.ConfigError: given: vLLM 0.33.1
+        expected: vLLM from 0.32 to 0.32, which trimtab was tested with
+        try: pip install "vllm>=0.32,<0.33"
+    """
+    parts = version.split(".")
+    numbers = tuple(int(part) for part in parts[:2] if part.isdigit())
+    if not OLDEST <= numbers <= NEWEST:
+        oldest, newest = (".".join(map(str, bound)) for bound in (OLDEST, NEWEST))
+        above = f"{NEWEST[0]}.{NEWEST[1] + 1}"
+        raise ConfigError(
+            given=f"vLLM {version}",
+            expected=f"vLLM from {oldest} to {newest}, which trimtab was tested with",
+            hint=f'pip install "vllm>={oldest},<{above}"',
+        )
+
+
+def check_model_config(config: VllmConfig, plan: Plan) -> None:
+    """Refuse settings of vLLM under which requests would not be steered.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    import vllm
+
+    check_version(vllm.__version__)
+    parallel, model = config.parallel_config, config.model_config
+    for wrong, what, hint in (
+        (
+            config.speculative_config is not None and not config.use_v2_model_runner,
+            "speculative decoding on the legacy model runner, which hides the rows' exponents from the model",
+            "leave --speculative-config out, or use model runner V2",
+        ),
+        (parallel.pipeline_parallel_size > 1, "pipeline parallelism", "use --tensor-parallel-size"),
+        (parallel.use_ubatching, "micro-batches", "leave --enable-dbo and --ubatch-size out"),
+        (model.enable_prompt_embeds, "prompts as embeddings, which LMs do not share", "send tokens or texts"),
+    ):
+        if wrong:
+            raise ConfigError(given=what, expected="settings under which every request is steered", hint=hint)
+    if model.dtype.itemsize not in (2, 4):
+        raise ConfigError(given=f"the dtype {model.dtype}", expected="float32, bfloat16 or float16", hint="--dtype")
