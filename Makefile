@@ -1,10 +1,11 @@
 # Everything here sets itself up: the first command that needs the environment makes it.
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test slow lint types docs bench clean
+.PHONY: demo test slow lint types docs bench vllm test-vllm clean
 
 demo: $(READY)  ## train a sentiment adapter for SmolLM2-135M, compare it with the base, write runs/demo
 	$(BIN)/trimtab demo
@@ -29,6 +30,24 @@ bench: $(READY)  ## speed and memory against the loops people write with transfo
 	$(BIN)/trimtab bench
 	$(BIN)/python benchmarks/memory.py
 
+vllm: $(VLLM)/.ready  ## an environment with vLLM and trimtab; .venv-vllm/bin/trimtab vllm POLICY serves a policy
+
+test-vllm: $(VLLM)/.ready  ## the tests that run inside vLLM, and those of what holds the models
+	$(VLLM)/bin/python -m pytest tests/engines tests/policies -o timeout=600
+
+$(VLLM)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	# On a GPU machine vLLM's own wheel; elsewhere its CPU build, whose requirements name packages that need CUDA.
+	if command -v nvidia-smi > /dev/null; then \
+	    $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check "vllm==0.32.*" --editable ".[eval,remote]" \
+	        pytest pytest-timeout hypothesis; \
+	else \
+	    $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) torch==2.13.0 && \
+	    $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-vllm.txt && \
+	    $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; \
+	fi
+	touch $@
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	# torch first and alone, so that TORCH_INDEX can name an index of CPU builds without it serving anything else.
@@ -37,4 +56,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,10 +27,10 @@ def vllm(
     if asked.file is None:
         raise ConfigError(given=policy, expected="a policy file", hint="write the expression into a .yaml file")
     from trimtab.engines.vllm.layout import lay_out
-    from trimtab.engines.vllm.serve import command, installed
+    from trimtab.engines.vllm.serve import command, require_vllm
 
     if not show:
-        installed()
+        require_vllm()
     found = command(lay_out(asked.file, progress=talk.note), name, context.args)
     variables = [f"{variable}={shlex.quote(value)}" for variable, value in found.environment.items()]
     if show:

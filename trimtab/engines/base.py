@@ -133,3 +133,22 @@ def generate(
         if update.error is not None:
             raise update.error
     return [replace(each.answer, prompt=texts[each.ticket]) for each in updates if each.answer is not None]
+
+
+def text_so_far(vocabulary: Vocabulary, tokens: Sequence[int], stops: Sequence[str]) -> str:
+    """Return the text of an unfinished answer, up to where it could be half a character or the start of a stop text.
+
+    Args:
+        vocabulary: whose tokens they are.
+        tokens: of the answer.
+        stops: texts that will end it.
+
+    Example:
+        >>> words = Vocabulary.of_pieces(["the", "end"])
+        >>> text_so_far(words, [0, 1], ["ends"]), text_so_far(words, [0, 1], [])
+        ('the ', 'the end')
+    """
+    text = vocabulary.decode(tokens).rstrip("\N{REPLACEMENT CHARACTER}")
+    starts = (stop[:length] for stop in stops for length in range(1, len(stop)))
+    held = max((len(start) for start in starts if text.endswith(start)), default=0)
+    return text[: len(text) - held]

@@ -8,7 +8,7 @@ from trimtab.decoding.ledger import Owner
 from trimtab.decoding.pool import Pool
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.engines.abilities import Abilities
-from trimtab.engines.base import Update
+from trimtab.engines.base import Update, text_so_far
 from trimtab.policies.base import Policy
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -98,17 +98,13 @@ class LocalEngine:
         """Pick and feed the next token of every row."""
         updates = [self._close(row) for row in self._pool.step()]
         self._streamed &= {owner.ticket for owner in self._open.values()}
-        return updates + [self._so_far(owner, tokens) for owner, tokens in self._pool.so_far(self._streamed)]
+        return updates + [
+            Update(owner.ticket, owner.answer, text_so_far(self._vocabulary, tokens, owner.settings.stop))
+            for owner, tokens in self._pool.so_far(self._streamed)
+        ]
 
     def _close(self, row: Row) -> Update:
         """Turn a finished row into the last word on its answer."""
         owner = self._open.pop(row.place)
         answer = to_answer(row, self._vocabulary.decode(row.request.prompt), self._vocabulary, owner.settings)
         return Update(owner.ticket, owner.answer, answer.text, answer, row.error)
-
-    def _so_far(self, owner: Owner, tokens: list[int]) -> Update:
-        """Show an answer up to where it could turn out to be half a character or the beginning of a stop text."""
-        text = self._vocabulary.decode(tokens).rstrip("\N{REPLACEMENT CHARACTER}")
-        starts = (stop[:length] for stop in owner.settings.stop for length in range(1, len(stop)))
-        held = max((len(start) for start in starts if text.endswith(start)), default=0)
-        return Update(owner.ticket, owner.answer, text[: len(text) - held])

@@ -43,6 +43,8 @@ def test_a_mix_is_the_exact_sum(mixes):
     torch.testing.assert_close(found["one"].dense(), 0.7 * medical.low_rank["one"].dense())
     expected = 0.7 * medical.low_rank["two"].dense() - 0.3 * legal.low_rank["two"].dense()
     torch.testing.assert_close(found["two"].dense(), expected)
+    nothing = read_factors(mixes.write({"legal": 0.001}, "base"))
+    assert [factors.dense().abs().max().item() for factors in nothing.values()] == [0.0]
     assert folder.parent == mixes.room and mixes.write({"medical": 0.7}, "base") != folder
 
 

@@ -17,12 +17,12 @@ from trimtab.decoding.generate import to_answer
 from trimtab.decoding.request import Request, Row, Settings
 from trimtab.decoding.sampling import seed_of
 from trimtab.engines.abilities import VLLM, Abilities
-from trimtab.engines.base import Update
+from trimtab.engines.base import Update, text_so_far
 from trimtab.engines.vllm.launch import engine_arguments
 from trimtab.engines.vllm.layout import Layout, lay_out
 from trimtab.engines.vllm.mixes import Mixes
 from trimtab.engines.vllm.plan import VARIABLE
-from trimtab.engines.vllm.serve import installed
+from trimtab.engines.vllm.serve import on_cpu, require_vllm
 from trimtab.errors import ConfigError, PromptError, RunError
 from trimtab.policies.knob import bind
 from trimtab.policies.policy_file import PolicyFile
@@ -71,7 +71,7 @@ class VLLMEngine:
     def __init__(
         self, file: PolicyFile, arguments: Mapping[str, Any] | None = None, *, progress: Progress = silent
     ) -> None:
-        installed()
+        require_vllm()
         layout = lay_out(file, progress=progress)
         self._layout, self._plan = layout, layout.plan.to_json()
         self._knobs = file.sketch().knobs
@@ -81,7 +81,9 @@ class VLLMEngine:
         self._mixes = None if vectors is None else Mixes.load(vectors.folders, Path(self._room.name))
         os.environ[VARIABLE] = self._plan
         progress("starting vLLM")
-        self._vllm = _start(engine_arguments(layout.plan, self._mixes, dtype=layout.dtype) | dict(arguments or {}))
+        self._vllm = _start(
+            engine_arguments(layout.plan, self._mixes, dtype=layout.dtype, cpu=on_cpu()) | dict(arguments or {})
+        )
         self._open: dict[str, _Asked] = {}
         self._tickets = 0
         self._adapters: dict[str, LoRARequest] = {}
@@ -181,6 +183,16 @@ class VLLMEngine:
                 expected="one of them: vLLM cuts by min_p before top_p, and trimtab after it",
                 hint="leave one out",
             )
+        if (
+            settings.sampling.temperature > 0
+            and on_cpu()
+            and self._vllm.vllm_config.scheduler_config.enable_chunked_prefill
+        ):
+            raise ConfigError(
+                given="sampling on a CPU with prompts that are read in pieces, where vLLM ends at the first seed",
+                expected="prompts that are read whole, or temperature 0",
+                hint="leave enable_chunked_prefill out",
+            )
         size, limit = self.vocabulary.size, self._vllm.model_config.max_model_len
         if not request.prompt or not all(0 <= token < size for token in request.prompt):
             raise PromptError(
@@ -197,7 +209,10 @@ class VLLMEngine:
             )
 
     def _adapter(self, values: Mapping[str, float]) -> LoRARequest | None:
-        """Return the LoRA of a request's coefficients, or None where there are no vectors or all are 0."""
+        """Return the LoRA of a request's coefficients, or None where the policy has no vectors.
+
+        Coefficients of 0 have one as well: for rows without, vLLM 0.32's CPU kernels read the last slot's.
+        """
         if self._mixes is None or self._layout.vectors is None:
             return None
         from vllm.lora.request import LoRARequest
@@ -207,11 +222,9 @@ class VLLMEngine:
             name: float(coefficient.values(bound)) for name, coefficient in self._layout.vectors.coefficients.items()
         }
         name = self._mixes.name(coefficients)
-        if not name:
-            return None
         if name not in self._adapters:
             folder = self._mixes.write(coefficients, self._layout.plan.models[0])
-            self._adapters[name] = LoRARequest(name, len(self._adapters) + 1, str(folder))
+            self._adapters[name] = LoRARequest(name or "none", len(self._adapters) + 1, str(folder))
         return self._adapters[name]
 
     def _update(self, output: RequestOutput) -> Update | None:
@@ -221,7 +234,8 @@ class VLLMEngine:
             return None
         (said,) = output.outputs
         if not output.finished:
-            return Update(asked.ticket, asked.number, said.text) if asked.streamed else None
+            text = text_so_far(self.vocabulary, said.token_ids, asked.settings.stop) if asked.streamed else ""
+            return Update(asked.ticket, asked.number, text) if asked.streamed else None
         del self._open[output.request_id]
         tokens = list(said.token_ids)
         row = Row(

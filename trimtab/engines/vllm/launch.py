@@ -17,25 +17,28 @@ MOST = 32
 """Mixes that are kept in memory."""
 
 
-def engine_arguments(plan: Plan, mixes: Mixes | None, *, dtype: str = "auto") -> dict[str, Any]:
+def engine_arguments(plan: Plan, mixes: Mixes | None, *, dtype: str = "auto", cpu: bool = False) -> dict[str, Any]:
     """Return vLLM's arguments for a plan, by their names in ``EngineArgs``.
 
     Args:
         plan: the LMs and their exponents.
         mixes: of vectors on the first LM, or None.
         dtype: to run in.
+        cpu: whether it is vLLM's CPU build, where a seeded request whose prompt is read in pieces ends the engine.
 
     Example:
         >>> from trimtab.policies.knob import Exponent
         >>> engine_arguments(Plan(("base",), (Exponent.of(1.0),), 100), None)["model"]
         'base'
     """
-    steered = {
+    steered: dict[str, Any] = {
         "model": plan.models[0],
         "dtype": dtype,
         "hf_overrides": {"architectures": [ARCHITECTURE], "trimtab": plan.to_json()},
         "logits_processors": [PROCESSOR],
     }
+    if cpu:
+        steered["enable_chunked_prefill"] = False
     if mixes is None:
         return steered
     return steered | {"enable_lora": True, "max_lora_rank": mixes.rank, "max_loras": SLOTS, "max_cpu_loras": MOST}

