@@ -12,7 +12,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 ORDER = ["errors", "assets", "policies", "vectors", "rewards", "values", "decoding", "engines", "training"]
 ORDER += ["evaluation", "tasks", "benchmarks", "cli"]
 # Policy.generate is the public face of decoding, Vector.between that of vectors; they import it when they are called.
+# Absorption compares two policies in one reward, with the interval that every comparison has.
 POINTS_BACK = {("policies/base.py", "decoding"), ("policies/vector.py", "vectors")}
+POINTS_BACK |= {("training/absorb.py", "evaluation")}
 MAX_LINES, MAX_FUNCTION = 400, 60
 
 

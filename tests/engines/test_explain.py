@@ -92,8 +92,8 @@ def test_the_worst_part_decides(file, policy, l, v, r, t):  # noqa: E741
 @pytest.mark.parametrize(
     ("policy", "abilities", "what", "way_out"),
     [
-        ("base * controlled", VLLM, "control token of controlled", "another algorithm than quark"),
-        ("base * polite", VLLM, "prompt view of polite", "trimtab train distill"),
+        ("base * controlled", VLLM, "control token of controlled", "trimtab train absorb"),
+        ("base * polite", VLLM, "prompt view of polite", "trimtab train absorb"),
         ("base + w * dense", VLLM, "vector dense on base", "trimtab vector apply"),
         ("base * (guide + w * low)", VLLM, "vector low on guide", "trimtab vector apply"),
         ("mix(0.5, base, 0.5, guide)", VLLM, "mixture mix(0.5, base, 0.5, guide)", "write a product"),

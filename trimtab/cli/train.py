@@ -22,6 +22,7 @@ class Method(StrEnum):
     rl = "rl"
     sft = "sft"
     distill = "distill"
+    absorb = "absorb"
     dpo = "dpo"
     ipo = "ipo"
     genarm = "genarm"
@@ -30,7 +31,8 @@ class Method(StrEnum):
 
 def train(  # noqa: PLR0913 -- one parameter an option
     first: Annotated[
-        str, typer.Argument(metavar="[METHOD]", help="rl (the default), sft, distill, dpo, ipo, genarm or value.")
+        str,
+        typer.Argument(metavar="[METHOD]", help="rl (the default), sft, distill, absorb, dpo, ipo, genarm or value."),
     ],
     second: Annotated[
         Path | None, typer.Argument(metavar="CONFIG", help="A YAML file, such as examples/train.yaml.")
@@ -42,7 +44,7 @@ def train(  # noqa: PLR0913 -- one parameter an option
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a guide against any reward (rl), a tuned and an untuned model (sft, dpo, ipo), a copy, or a value."""
+    """Train a guide against any reward (rl), a tuned and an untuned model (sft, dpo, ipo), a copy, a value, and more."""
     talk = Talk(as_json, quiet)
     method, config = (Method.rl, Path(first)) if second is None else (_method(first), second)
     overrides = [*(override or []), *([] if seed is None else [f"seed={seed}"])]
@@ -75,6 +77,7 @@ def _method(text: str) -> Method:
 def _small(talk: Talk, method: Method, config: Path, overrides: list[str], *, resume: bool, overwrite: bool) -> Outcome:
     """Train without reinforcement."""
     from trimtab.training.small_settings import (
+        AbsorbSettings,
         DistillSettings,
         GenARMSettings,
         PreferenceSettings,
@@ -93,6 +96,11 @@ def _small(talk: Talk, method: Method, config: Path, overrides: list[str], *, re
 
             copied = DistillSettings.read(config, overrides)
             return train_distill(copied, resume=resume, overwrite=overwrite, on_step=bar, progress=talk.note)
+        if method == Method.absorb:
+            from trimtab.training.absorb import train_absorb
+
+            taken = AbsorbSettings.read(config, overrides)
+            return train_absorb(taken, resume=resume, overwrite=overwrite, on_step=bar, progress=talk.note)
         if method == Method.value:
             from trimtab.training.value import train_value
 

@@ -68,7 +68,12 @@ def refuse_trained_prompts(sources: Sequence[str], data: str, rows: Iterable[dic
 
 
 def _trained(sources: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the settings that folders among sources were trained with."""
+    """Return the settings that folders among sources, and the guides that they absorbed, were trained with."""
     from trimtab.policies.guide_folder import read_guide_file
 
-    return [about["trained"] for about in map(read_guide_file, map(Path, sources)) if "trained" in about]
+    found = []
+    for about in map(read_guide_file, map(Path, sources)):
+        while about:
+            found += [about["trained"]] if "trained" in about else []
+            about = about.get("absorbed", {}).get("guide", {})
+    return found

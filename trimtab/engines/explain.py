@@ -26,6 +26,7 @@ from trimtab.policies.vector import Vector
 _LOCAL = "run it with the local engine"
 _HERE = "it runs here, beside the endpoint, from weights of its own"
 _SAME_TOKENS = "all LMs in the engine read the same tokens"
+_ABSORB = "make a plain adapter of it with `trimtab train absorb`"
 
 
 def explain(
@@ -142,7 +143,7 @@ class _Placed:
             return Part(what, "exact", "it is put around the prompt in its own stream")
         if leaf == self.served or all(_sketch(each).view == sketch.view for each in self.leaves):
             return Part(what, "exact", "it is sent as part of the prompt")
-        return Part(what, "impossible", _SAME_TOKENS, "train a guide on its answers with `trimtab train distill`")
+        return Part(what, "impossible", _SAME_TOKENS, _ABSORB)
 
     def _node(self, node: Product | Mixture | Cut) -> Part:
         """Say how policies are combined."""
@@ -206,7 +207,7 @@ def _control(sketch: Sketch, apart: bool) -> Part:
     what = f"control token of {sketch.label}"
     if apart:
         return Part(what, "exact", "its own stream begins with it")
-    return Part(what, "impossible", _SAME_TOKENS, "train a guide without one, by another algorithm than quark")
+    return Part(what, "impossible", _SAME_TOKENS, _ABSORB)
 
 
 def _vector(what: str, vector: Vector, ours: bool, first: bool) -> Part:

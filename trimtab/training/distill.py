@@ -6,37 +6,24 @@ It learns from answers that the policy writes: from their tokens alone, or from 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from trimtab.decoding.generate import requests_of
-from trimtab.decoding.kl import exact_kl
-from trimtab.decoding.pool import decode
-from trimtab.decoding.queue import check_lengths
-from trimtab.policies.advance import every_leaf, init, step
 from trimtab.policies.base import Policy
 from trimtab.policies.support import top_k
 from trimtab.policies.vocabulary import common_vocabulary
 from trimtab.policies.write_folder import write_folder
 from trimtab.training.answers import load_policy, numbered
 from trimtab.training.fit import fit
+from trimtab.training.imitation import Written, kl_at_answers, mean_kl, teaching, write_answers
 from trimtab.training.log import OnStep
+from trimtab.training.losses import masked_mean
 from trimtab.training.outcome import Outcome
 from trimtab.training.prompts import prompts_for
-from trimtab.training.rollouts import settings_of
 from trimtab.training.run_folder import check_run, open_run
 from trimtab.training.small import Small, card, split_off
 from trimtab.training.small_settings import DistillSettings
-
-
-@dataclass(frozen=True)
-class Written:
-    """Token ids of a prompt and of what the policy wrote after it."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
 
 
 def train_distill(
@@ -91,7 +78,8 @@ def train_distill(
     training, held = split_off(numbered([each.prompt for each in written]), settings.holdout)
     open_run(settings, resume=resume, overwrite=overwrite)
     heldout = [written[i] for i in held]
-    numbers = {"kl_before": _mean_kl(policy, small, heldout, settings.micro_rows)} if held else {}
+    kl = partial(_kl, policy, small)
+    numbers = {"kl_before": mean_kl(kl, heldout, settings.micro_rows)} if held else {}
     lessons = [written[i] for i in training]
     loss = _imitation if settings.signal == "samples" else _distribution
     seconds = fit(
@@ -103,7 +91,7 @@ def train_distill(
         on_step=on_step,
     )
     if held:
-        numbers["kl_after"] = _mean_kl(policy, small, heldout, settings.micro_rows)
+        numbers["kl_after"] = mean_kl(kl, heldout, settings.micro_rows)
     about = {
         **small.about,
         "distilled_from": {"policy": str(policy), "source": settings.policy, "signal": settings.signal},
@@ -119,45 +107,22 @@ def train_distill(
 def _write(policy: Policy, settings: DistillSettings, progress: Callable[[str], None]) -> list[Written]:
     """Let the policy answer the prompts; answers to one prompt stand next to each other."""
     rows = prompts_for(settings.prompts, policy.vocabulary)
-    requests = requests_of(policy.vocabulary, [row["prompt"] for row in rows], settings.n, None)
-    check_lengths(every_leaf([policy]), [each.prompt for each in requests], settings.rollout.max_new_tokens)
     progress(f"sampling {settings.n} answers to each of {len(rows)} prompts")
-    decoded = decode(policy, requests, settings_of(settings.rollout, settings.seed), metered=False)
-    return [Written(row.request.prompt, tuple(row.tokens)) for row in decoded]
+    return write_answers(policy, rows, settings.rollout, n=settings.n, seed=settings.seed)
 
 
 def _imitation(policy: Policy, small: Small, few: Sequence[Written]) -> tuple[Tensor, Mapping[str, float]]:
     """Return the negative log-probability of answers."""
     log_probs, mask = small.log_probs([each.prompt for each in few], [each.answer for each in few])
-    return -(log_probs.sum(1) / mask.sum(1)).mean(), {}
+    return -masked_mean(log_probs, mask), {}
 
 
 def _distribution(policy: Policy, small: Small, few: Sequence[Written]) -> tuple[Tensor, Mapping[str, float]]:
     """Return the KL of a policy's distributions to the copy's."""
-    kl, mask = _kl(policy, small, few)
-    return (kl.sum(1) / mask.sum(1)).mean(), {}
+    return masked_mean(*_kl(policy, small, few)), {}
 
 
 def _kl(policy: Policy, small: Small, few: Sequence[Written]) -> tuple[Tensor, Tensor]:
     """Return KL(policy || copy) before each token of answers, 0 past their ends, and which are tokens; both (B, T)."""
-    prompts, answers = [each.prompt for each in few], [each.answer for each in few]
-    said, mask = small.distributions(prompts, answers)
-    block = torch.zeros(mask.shape, dtype=torch.long)
-    for row, answer in zip(block, answers, strict=True):
-        row[: len(answer)] = torch.tensor(answer)
-    with torch.no_grad(), torch.autocast(said.device.type, enabled=False):
-        (first,), state = init([policy], prompts)
-        (rest,), _ = step([policy], state, block[:, :-1])
-    wanted = torch.cat([first[:, None], rest], 1).to(said.device)
-    size = min(wanted.shape[-1], said.shape[-1])
-    return exact_kl(wanted[..., :size], said[..., :size]).masked_fill(~mask, 0.0), mask
-
-
-def _mean_kl(policy: Policy, small: Small, written: Sequence[Written], rows: int) -> float:
-    """Return KL(policy || copy), nats a token."""
-    total, tokens = 0.0, 0
-    with torch.no_grad():
-        for at in range(0, len(written), rows):
-            kl, mask = _kl(policy, small, written[at : at + rows])
-            total, tokens = total + float(kl.sum()), tokens + int(mask.sum())
-    return total / tokens
+    said, mask = small.distributions([each.prompt for each in few], [each.answer for each in few])
+    return kl_at_answers(teaching(policy, few, said.device), said, mask), mask

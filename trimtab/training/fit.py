@@ -15,7 +15,7 @@ from trimtab.errors import RunError
 from trimtab.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from trimtab.training.interrupt import deferred_interrupt
 from trimtab.training.log import Log, OnStep
-from trimtab.training.small_settings import SmallSettings
+from trimtab.training.small_settings import FitSettings
 
 Example = TypeVar("Example")
 Loss = Callable[[Sequence[Example]], tuple[Tensor, Mapping[str, float]]]
@@ -26,7 +26,7 @@ def fit(
     examples: Sequence[Example],
     loss: Loss[Example],
     parameters: Mapping[str, nn.Parameter],
-    settings: SmallSettings,
+    settings: FitSettings,
     *,
     resume: bool,
     on_step: OnStep | None = None,
@@ -96,7 +96,7 @@ def _update(
     loss: Loss[Example],
     parameters: Mapping[str, nn.Parameter],
     optimiser: torch.optim.Optimizer,
-    settings: SmallSettings,
+    settings: FitSettings,
 ) -> dict[str, float]:
     """Do one optimiser step, a few rows at a time; returns the loss and what else was measured, means of the rows."""
     optimiser.zero_grad(set_to_none=True)

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from trimtab.policies.guide_folder import CONTROL_FILE
+from trimtab.policies.lm import LM
 from trimtab.policies.write_folder import write_folder
 from trimtab.training.config import TrainConfig
 from trimtab.training.trainee import Trainee
@@ -42,6 +43,21 @@ def write_guide(folder: Path, trainee: Trainee, config: TrainConfig, numbers: Ma
     policy_file = folder.with_name("policy.yaml")
     policy_file.write_text(yaml.safe_dump(_policy_file(config, folder), sort_keys=False), encoding="utf-8")
     return folder
+
+
+def write_adapter(folder: Path, lm: LM) -> None:
+    """Write an LM's adapter as PEFT does.
+
+    Args:
+        folder: where to.
+        lm: an LM with an adapter.
+    """
+    assert lm.adapter is not None
+    config = lm.trunk.adapter_config(lm.adapter)
+    config.base_model_name_or_path = lm.trunk.source
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    save_file(lm.trunk.adapter_weights(lm.adapter), folder / "adapter_model.safetensors")
 
 
 def expression(config: TrainConfig) -> str:
@@ -99,11 +115,7 @@ def _write_weights(folder: Path, trainee: Trainee) -> None:
         trunk.model.save_pretrained(folder)
         guide.vocabulary.tokenizer.save_pretrained(folder)
     else:
-        config = trunk.adapter_config(guide.adapter)
-        config.base_model_name_or_path = trunk.source
-        config.inference_mode = True
-        config.save_pretrained(str(folder))
-        save_file(trunk.adapter_weights(guide.adapter), folder / "adapter_model.safetensors")
+        write_adapter(folder, guide)
     if (control := trunk.controls.get(guide.adapter or "")) is not None:
         save_file({"control.weight": control.weight.detach().contiguous()}, folder / CONTROL_FILE)
 

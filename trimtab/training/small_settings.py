@@ -1,4 +1,4 @@
-"""What the runs are told that train small models without reinforcement: SFT, preference pairs, GenARM and values."""
+"""What the runs are told that train small models without reinforcement: SFT, copies, pairs, GenARM, values."""
 
 from __future__ import annotations
 
@@ -74,13 +74,11 @@ class TextsSettings(Section):
     limit: int | None = Field(None, ge=1)
 
 
-class SmallSettings(RunSettings):
-    """What the training of any small model is told.
+class FitSettings(RunSettings):
+    """What every such training is told.
 
     Args:
-        base: built-in name, folder or hub id of the small model.
-        tailors: the large model that the result is meant to steer, for the policy file; the small one by default.
-        adapter: whether low-rank factors on the small model are trained, or all of its weights.
+        adapter: whether low-rank factors are trained, or all weights.
         epochs: passes over the data.
         rows: examples an optimiser step.
         micro_rows: examples a forward pass; gradients accumulate.
@@ -93,8 +91,6 @@ class SmallSettings(RunSettings):
         autocast: compute in bfloat16, whatever the dtype of the trained weights; not with dtype float32.
     """
 
-    base: str = "smollm2-135m"
-    tailors: str | None = None
     adapter: AdapterShape = AdapterShape()
     epochs: int = Field(1, ge=1)
     rows: int = Field(16, ge=1)
@@ -111,6 +107,18 @@ class SmallSettings(RunSettings):
     def in_bfloat16(self) -> bool:
         """Whether forward passes are computed in bfloat16."""
         return self.autocast and self.dtype != "float32"
+
+
+class SmallSettings(FitSettings):
+    """What the training of any small model is told.
+
+    Args:
+        base: built-in name, folder or hub id of the small model.
+        tailors: the large model that the result is meant to steer, for the policy file; the small one by default.
+    """
+
+    base: str = "smollm2-135m"
+    tailors: str | None = None
 
 
 class SFTSettings(SmallSettings):
@@ -163,8 +171,38 @@ class DistillSettings(SmallSettings):
     def _copies_are_whole(self) -> DistillSettings:
         if self.adapter.kind != "full":
             raise ValueError("adapter.kind 'full': guides are trained on a copy, which must be a whole model")
-        if self.rollout.constrained:
-            raise ValueError("rollout.constrained 0: what is imitated is what the policy writes by itself")
+        _refuse_constraints(self.rollout)
+        return self
+
+
+class AbsorbSettings(FitSettings):
+    """Absorption of a guide that needs a stream of its own into a plain adapter.
+
+    Args:
+        policy: a policy file in which the guide stands.
+        guide: its name there; by default the only one that starts from a control token or has a prompt view.
+        reward: what the loss of reward is measured in: a built-in name, ``module:function``, or a mapping that the
+            rewards understand; the guide's training reward by default.
+        prompts: what the policy answers.
+        n: answers a prompt.
+        rollout: how they are sampled.
+        adapter: its shape where the guide has no adapter; one that has is absorbed into the shape of its own.
+    """
+
+    policy: Path = Path("runs/guide/policy.yaml")
+    guide: str | None = None
+    reward: str | dict[str, Any] | None = None
+    prompts: PromptsConfig = PromptsConfig(limit=1000)
+    n: int = Field(4, ge=1)
+    rollout: RolloutConfig = RolloutConfig(max_new_tokens=50, min_new_tokens=0)
+    holdout: float = Field(0.1, gt=0, lt=1)
+    output: Path = Path("runs/absorbed")
+
+    @model_validator(mode="after")
+    def _guides_are_adapters(self) -> AbsorbSettings:
+        if self.adapter.kind != "lora":
+            raise ValueError("adapter.kind 'lora': the guide becomes an adapter on its own trunk")
+        _refuse_constraints(self.rollout)
         return self
 
 
@@ -235,3 +273,8 @@ class ValueSettings(SmallSettings):
                 "the policy that writes the answers; or the target fudge or td"
             )
         return self
+
+
+def _refuse_constraints(rollout: RolloutConfig) -> None:
+    if rollout.constrained:
+        raise ValueError("rollout.constrained 0: what is imitated is what the policy writes by itself")
