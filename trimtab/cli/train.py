@@ -44,7 +44,7 @@ def train(  # noqa: PLR0913 -- one parameter an option
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a guide against any reward (rl), a tuned and an untuned model (sft, dpo, ipo), a copy, a value, and more."""
+    """Train a guide against any reward (rl), a tuned and an untuned model (sft, dpo, ipo), a copy, a value, ..."""
     talk = Talk(as_json, quiet)
     method, config = (Method.rl, Path(first)) if second is None else (_method(first), second)
     overrides = [*(override or []), *([] if seed is None else [f"seed={seed}"])]
