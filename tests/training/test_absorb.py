@@ -307,6 +307,7 @@ def test_one_of_several_is_absorbed_after_the_other(base, guide, tmp_path):
         ({"adapter": {"kind": "full"}}, "lora"),
         ({"rollout": {"constrained": 0.5}}, "constrained"),
         ({"holdout": 0}, "greater"),
+        ({"policy": "runs/absorbed/policy.yaml", "output": "runs/absorbed"}, "not in"),
         ({"base": "smollm2-135m"}, "the settings are"),
         ({"policy": "nowhere.yaml"}, "nowhere.yaml"),
         ({"reward": "nonsense"}, "nonsense"),

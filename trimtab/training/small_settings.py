@@ -199,9 +199,11 @@ class AbsorbSettings(FitSettings):
     output: Path = Path("runs/absorbed")
 
     @model_validator(mode="after")
-    def _guides_are_adapters(self) -> AbsorbSettings:
+    def _absorbs_into_another_adapter(self) -> AbsorbSettings:
         if self.adapter.kind != "lora":
             raise ValueError("adapter.kind 'lora': the guide becomes an adapter on its own trunk")
+        if self.policy.resolve().is_relative_to(self.output.resolve()):
+            raise ValueError("an output folder that the policy file is not in; its own would be replaced")
         _refuse_constraints(self.rollout)
         return self
 
