@@ -15,6 +15,7 @@ from trimtab.policies.support import top_k
 from trimtab.training import distill
 from trimtab.training.config import TrainConfig
 from trimtab.training.distill import train_distill
+from trimtab.training.imitation import kl_at_answers
 from trimtab.training.rollouts import settings_of
 from trimtab.training.small_settings import DistillSettings
 from trimtab.training.trainer import train
@@ -170,3 +171,11 @@ def test_other_tokens_are_refused(common, tmp_path, tiny_lm_folder):
     (other / "tokenizer.json").write_text(text.replace('"w19"', '"x19"'))
     with pytest.raises(VocabularyError):
         train_distill(DistillSettings.of({**common, "policy": str(other)}))
+
+
+def test_the_kl_of_policies_that_are_close_keeps_its_digits_where_forwards_are_in_bfloat16():
+    """By hand: log(.5/.501) / 2 + log(.5/.499) / 2 = 2.000004e-6, of which bfloat16 products leave nothing right."""
+    wanted, said = torch.tensor([[[0.5, 0.5]]]).log(), torch.tensor([[[0.501, 0.499]]]).log()
+    with torch.autocast("cpu", torch.bfloat16):
+        kl = kl_at_answers(wanted, said, torch.ones(1, 1, dtype=torch.bool))
+    assert kl.dtype == torch.float32 and float(kl) == pytest.approx(2e-6, rel=0.05)

@@ -68,7 +68,8 @@ def teaching(policy: Policy, written: Sequence[Written], device: torch.device) -
 def kl_at_answers(wanted: Tensor, said: Tensor, mask: Tensor) -> Tensor:
     """Return KL(who is imitated || learner), 0 where there is no token, (B, T); of tokens that both know."""
     size = min(wanted.shape[-1], said.shape[-1])
-    return exact_kl(wanted[..., :size], said[..., :size]).masked_fill(~mask, 0.0)
+    with torch.autocast(said.device.type, enabled=False):  # differences of nearly equal numbers
+        return exact_kl(wanted[..., :size], said[..., :size].float()).masked_fill(~mask, 0.0)
 
 
 @torch.no_grad()
