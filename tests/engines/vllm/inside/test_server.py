@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,8 +18,8 @@ from trimtab.engines.vllm.layout import lay_out
 
 KNOBS = "{strength: {default: 1.0, min: -1, max: 2}, care: {default: 0.7, min: 0, max: 2}}"
 REQUESTS = 1000
-FLAGS = "--dtype float32 --enforce-eager --max-model-len 160 --max-num-seqs 16 --block-size 32".split()
-FLAGS += f"--no-enable-chunked-prefill --kv-cache-memory-bytes {2**26} --disable-uvicorn-access-log".split()
+FLAGS = shlex.split("--dtype float32 --enforce-eager --max-model-len 160 --max-num-seqs 16 --block-size 32")
+FLAGS += shlex.split(f"--no-enable-chunked-prefill --kv-cache-memory-bytes {2**26} --disable-uvicorn-access-log")
 
 
 class Server:
