@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trimtab.decoding.constraints import Constraints
-from trimtab.engines import ALL, LOCAL, REMOTE_TEXT, REMOTE_TOP_K, VLLM, Explanation, Part, explain
+from trimtab.engines import ALL, LOCAL, REMOTE_BIAS, REMOTE_TEXT, REMOTE_TOP_K, VLLM, Explanation, Part, explain
 from trimtab.errors import ConfigError, ModelError
 from trimtab.policies.knob import Exponent, Knob
 from trimtab.policies.lm import LM
@@ -17,8 +17,9 @@ from trimtab.policies.toy import Table
 from trimtab.policies.vector import Combination, LowRank, Origin, Vector
 from trimtab.testing import tiny_lm
 
-EXACT, TOP_K, CHUNKS, NEVER = "exact", "approximate on the top k", "chunk search only", "impossible"
-REMOTES = (REMOTE_TOP_K, REMOTE_TEXT)
+EXACT, TOP_K, BIAS = "exact", "approximate on the top k", "approximate by bias"
+CHUNKS, NEVER = "chunk search only", "impossible"
+REMOTES = (REMOTE_TOP_K, REMOTE_BIAS, REMOTE_TEXT)
 
 
 def guide_folder(folder, *, base="org/base", control=False):
@@ -54,39 +55,67 @@ def file(tmp_path):
     return make
 
 
-# In the order of ALL: local, vllm, remote with the top 20, remote with text alone. The endpoint serves the weights of
-# the leftmost LM, which are org/base in most.
+# In the order of ALL: local, vllm, remote with the top 20, with a bias, with text alone. The endpoint serves the
+# weights of the leftmost LM, which are org/base in most.
 @pytest.mark.parametrize(
-    ("policy", *"lvrt"),
+    ("policy", *"lvrbt"),
     [
-        ("base", EXACT, EXACT, EXACT, EXACT),
-        ("polite", EXACT, EXACT, EXACT, EXACT),  # the view of all LMs is a part of the prompt
-        ("polite * politer", EXACT, EXACT, TOP_K, CHUNKS),
-        ("base * guide^w", EXACT, EXACT, TOP_K, CHUNKS),
-        ("guide / base", EXACT, EXACT, TOP_K, CHUNKS),
-        ("base^(1 - w)", EXACT, EXACT, TOP_K, CHUNKS),  # the power of a distribution takes all of it
-        ("base * polite", EXACT, NEVER, TOP_K, CHUNKS),  # the endpoint is asked for one stream, the other runs here
-        ("base * adapted", EXACT, EXACT, TOP_K, CHUNKS),
-        ("base * (adapted / base)", EXACT, EXACT, NEVER, NEVER),  # is the adapter alone, so the plain base is no factor
-        ("base * (adapted / base)^w", EXACT, EXACT, TOP_K, CHUNKS),
-        ("base * controlled", EXACT, NEVER, TOP_K, CHUNKS),
-        ("base + w * low", EXACT, EXACT, NEVER, NEVER),
-        ("base + w * dense", EXACT, NEVER, NEVER, NEVER),
-        ("(base + w * low) * guide", EXACT, EXACT, NEVER, NEVER),
-        ("base * (guide + w * low)", EXACT, NEVER, TOP_K, CHUNKS),
-        ("mix(0.5, base, 0.5, guide)", EXACT, NEVER, TOP_K, CHUNKS),
-        ("within(base, 0.9)", EXACT, NEVER, TOP_K, CHUNKS),
-        ("plausible(base, 0.1) * guide", EXACT, NEVER, TOP_K, CHUNKS),
-        ("top_k(base, 20) * guide^w", EXACT, NEVER, EXACT, CHUNKS),
-        ("top_k(base, 21) * guide", EXACT, NEVER, TOP_K, CHUNKS),
-        ("top_k(base * guide, 20, base)", EXACT, NEVER, EXACT, CHUNKS),  # the base says which 20, and how likely
-        ("top_k(base * guide, 20)", EXACT, NEVER, TOP_K, CHUNKS),  # the guide may raise a token that is not among them
-        ("top_k(base, 5) * within(guide, 0.9)", EXACT, NEVER, EXACT, CHUNKS),
-        ("top_k(base, 5) * guide / base^w", EXACT, NEVER, TOP_K, CHUNKS),
+        ("base", EXACT, EXACT, EXACT, EXACT, EXACT),
+        ("polite", EXACT, EXACT, EXACT, EXACT, EXACT),  # the view of all LMs is a part of the prompt
+        ("polite * politer", EXACT, EXACT, TOP_K, BIAS, CHUNKS),
+        ("base * guide^w", EXACT, EXACT, TOP_K, BIAS, CHUNKS),
+        ("guide / base", EXACT, EXACT, TOP_K, BIAS, CHUNKS),
+        ("base^(1 - w)", EXACT, EXACT, TOP_K, CHUNKS, CHUNKS),  # the power of a distribution takes all of it
+        (
+            "base * polite",
+            EXACT,
+            NEVER,
+            TOP_K,
+            BIAS,
+            CHUNKS,
+        ),  # the endpoint is asked for one stream, the other runs here
+        ("base * adapted", EXACT, EXACT, TOP_K, BIAS, CHUNKS),
+        (
+            "base * (adapted / base)",
+            EXACT,
+            EXACT,
+            NEVER,
+            NEVER,
+            NEVER,
+        ),  # is the adapter alone, so the plain base is no factor
+        ("base * (adapted / base)^w", EXACT, EXACT, TOP_K, CHUNKS, CHUNKS),
+        ("base * controlled", EXACT, NEVER, TOP_K, BIAS, CHUNKS),
+        ("base + w * low", EXACT, EXACT, NEVER, NEVER, NEVER),
+        ("base + w * dense", EXACT, NEVER, NEVER, NEVER, NEVER),
+        ("(base + w * low) * guide", EXACT, EXACT, NEVER, NEVER, NEVER),
+        ("base * (guide + w * low)", EXACT, NEVER, TOP_K, BIAS, CHUNKS),
+        ("mix(0.5, base, 0.5, guide)", EXACT, NEVER, TOP_K, CHUNKS, CHUNKS),
+        ("within(base, 0.9)", EXACT, NEVER, TOP_K, CHUNKS, CHUNKS),
+        ("plausible(base, 0.1) * guide", EXACT, NEVER, TOP_K, CHUNKS, CHUNKS),
+        ("top_k(base, 20) * guide^w", EXACT, NEVER, EXACT, CHUNKS, CHUNKS),
+        ("top_k(base, 21) * guide", EXACT, NEVER, TOP_K, CHUNKS, CHUNKS),
+        (
+            "top_k(base * guide, 20, base)",
+            EXACT,
+            NEVER,
+            EXACT,
+            CHUNKS,
+            CHUNKS,
+        ),  # the base says which 20, and how likely
+        (
+            "top_k(base * guide, 20)",
+            EXACT,
+            NEVER,
+            TOP_K,
+            CHUNKS,
+            CHUNKS,
+        ),  # the guide may raise a token that is not among them
+        ("top_k(base, 5) * within(guide, 0.9)", EXACT, NEVER, EXACT, CHUNKS, CHUNKS),
+        ("top_k(base, 5) * guide / base^w", EXACT, NEVER, TOP_K, CHUNKS, CHUNKS),
     ],
 )
-def test_the_worst_part_decides(file, policy, l, v, r, t):  # noqa: E741
-    assert [explain(file(policy), abilities).verdict for abilities in ALL] == [l, v, r, t]
+def test_the_worst_part_decides(file, policy, l, v, r, b, t):  # noqa: E741
+    assert [explain(file(policy), abilities).verdict for abilities in ALL] == [l, v, r, b, t]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +129,7 @@ def test_the_worst_part_decides(file, policy, l, v, r, t):  # noqa: E741
         ("top_k(base, 5) * guide", VLLM, "cut top_k(base, 5)", "write a product"),
         ("adapted", REMOTE_TOP_K, "base adapted", "keep the base as a factor"),
         ("base * guide", REMOTE_TOP_K, "product base * guide", "write top_k(base, 20), which is exact"),
+        ("base * guide", REMOTE_BIAS, "product base * guide", "take an endpoint with log-probabilities"),
         ("base * guide", REMOTE_TEXT, "product base * guide", "let base be the policy"),
     ],
 )
@@ -170,7 +200,7 @@ def test_every_part_is_named_once_with_a_reason_and_what_is_not_exact_with_a_way
 def test_searches(file, settings, elsewhere, text):
     searched = file("base", search=settings | {"value": "reward:length"})
     verdicts = [explain(searched, abilities).verdict for abilities in ALL]
-    assert verdicts == [EXACT, elsewhere, elsewhere, text]
+    assert verdicts == [EXACT, elsewhere, elsewhere, text, text]
 
 
 def test_a_search_beside_the_file_replaces_its_own(file):
@@ -194,7 +224,7 @@ def test_keywords_run_in_the_pool_alone(file, abilities):
 
 def test_tables_run_where_no_weights_are_read():
     base, guide = (Table.random(3, seed=seed, name=name) for seed, name in enumerate(["base", "guide"]))
-    assert [explain(base * guide, abilities).verdict for abilities in ALL] == [EXACT, NEVER, TOP_K, CHUNKS]
+    assert [explain(base * guide, abilities).verdict for abilities in ALL] == [EXACT, NEVER, TOP_K, EXACT, CHUNKS]
     assert explain(base * guide, VLLM).worst.what == "LM base"
 
 

@@ -4,12 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from trimtab.errors import ConfigError, ExpressionError
+from trimtab.errors import ConfigError, ExpressionError, UsageError
 from trimtab.policies.knob import Knob
+from trimtab.policies.model_source import EndpointSource
 from trimtab.policies.policy_file import Decoding, PolicyFile, read_policy_file, write_policy_file
 from trimtab.policies.search_settings import SearchSettings
 from trimtab.policies.toy import Table
+from trimtab.policies.vector import Origin, Vector
 
 TEXT = """\
 models:
@@ -262,3 +265,64 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
         write_policy_file(
             tmp_path / "no" / "folder.yaml", PolicyFile.model_validate({"models": {"a": "x"}, "policy": "a"})
         )
+
+
+SERVED = "{endpoint: 'http://localhost:8000/v1', model: org/big, tokenizer: org/big, key: BIG_KEY, k: 20}"
+
+
+def test_a_model_may_be_behind_an_endpoint(file, tmp_path):
+    content = file(TEXT.replace("base: hub/base", f"base: {SERVED}"))
+    source = content.models["base"]
+    assert source == EndpointSource(
+        endpoint="http://localhost:8000/v1", model="org/big", tokenizer="org/big", key="BIG_KEY", k=20
+    )
+    asked = []
+
+    def connect(source):
+        asked.append(source)
+        return Table.random(3, seed=0, name=source.model)
+
+    policy = content.build(load, connect)
+    assert str(policy) == "org/big * guides/positive^strength * hub/base|system Be polite.^0.5"
+    assert asked == [source] and content.lm("base", load, connect).name == "org/big"
+    with pytest.raises(ConfigError, match="the model 'base', which is behind the endpoint") as error:
+        content.build(load)
+    assert "tt.engines.remote.connect" in error.value.hint
+    write_policy_file(tmp_path / "again.yaml", content)
+    assert read_policy_file(tmp_path / "again.yaml") == content
+
+
+def test_the_tokenizer_of_an_endpoint_beside_the_file_becomes_absolute(file, tmp_path):
+    (tmp_path / "big").mkdir()
+    content = file(TEXT.replace("base: hub/base", f"base: {SERVED.replace('tokenizer: org/big', 'tokenizer: big')}"))
+    assert content.models["base"].tokenizer == str(tmp_path / "big")
+
+
+def test_an_endpoint_is_sketched_without_asking(file):
+    sketch = file(TEXT.replace("base: hub/base", f"base: {SERVED}")).sketch()
+    (base, *_) = sketch.leaves({"strength": torch.ones(1)})
+    assert base.partial and base.reference == base and str(sketch).startswith("base * guide^strength")
+    with pytest.raises(UsageError, match="likeliest tokens only, as a divisor"):
+        file(TEXT.replace("base: hub/base", f"base: {SERVED}").replace("policy: base *", "policy: guide / base *")).sketch()
+    with pytest.raises(UsageError, match="which has no weights"):
+        base + Vector({}, {}, Origin("x", "x"), "care")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (SERVED.replace("k: 20", "k: 0"), "greater than or equal to 1"),
+        (SERVED.replace("k: 20", "top: 20"), "one of the fields endpoint, model, tokenizer, key, k"),
+        (SERVED.replace("k: 20", "system: Be polite."), "one of the fields endpoint, model, tokenizer, key, k"),
+        (SERVED.replace("model: org/big, ", ""), "Field required"),
+        (SERVED.replace("BIG_KEY", "sk-1234"), "pattern"),
+        (SERVED.replace("http://", "ftp://"), "pattern"),
+        (SERVED.replace("http://", "http://me:secret@"), "pattern"),
+        ("{source: hub/base, k: 20}", "one of the fields source, system, prompt"),
+    ],
+)
+def test_what_is_wrong_with_an_endpoint_is_said_at_its_line(file, wrong, expected):
+    with pytest.raises(ConfigError) as error:
+        file(TEXT.replace("base: hub/base", f"base: {wrong}"))
+    assert "policy.yaml, line 2: models.base" in error.value.given and expected in error.value.expected
+    assert "sk-1234" not in str(error.value) and "secret" not in str(error.value)

@@ -11,9 +11,10 @@ from trimtab.cli.options import SUFFIXES
 from trimtab.errors import ConfigError, ExpressionError
 
 if TYPE_CHECKING:
-    from trimtab.policies.base import Policy
+    from trimtab.policies.base import Leaf, Policy
     from trimtab.policies.knob import Knob
     from trimtab.policies.lm import LM
+    from trimtab.policies.model_source import EndpointSource
     from trimtab.policies.policy_file import Decoding, PolicyFile
     from trimtab.policies.search_settings import SearchSettings
 
@@ -46,7 +47,8 @@ class Asked:
             ExpressionError: the expression in the file cannot be read.
             ConfigError: the policy file is missing or wrong.
         """
-        from trimtab.policies.policy_file import ModelSource, read_policy_file
+        from trimtab.policies.model_source import ModelSource
+        from trimtab.policies.policy_file import read_policy_file
 
         file = None
         if text.endswith(SUFFIXES):
@@ -73,16 +75,17 @@ class Asked:
         named = {} if self.file is None else {name: model.source for name, model in self.file.models.items()}
         return {**named, **self.models}
 
-    def lm(self, name: str) -> LM:
+    def lm(self, name: str) -> Leaf:
         """Load a model by its name, with the view it has in the file, or any other by its source.
 
         Raises:
             ModelError: it cannot be loaded.
+            EndpointError: its endpoint cannot be used.
         """
         from trimtab.policies.lm import LM
 
         if self.file is not None:
-            return self.file.lm(name, self._load)
+            return self.file.lm(name, self._load, self._connect)
         label = name if name in self.models else None
         return LM.load(self.models.get(name, name), dtype=self.dtype, device=self.device, name=label)
 
@@ -95,12 +98,13 @@ class Asked:
         Raises:
             ExpressionError: the expression cannot be read, or a model in it was not named.
             ModelError: a model cannot be loaded.
+            EndpointError: an endpoint cannot be used.
         """
         from trimtab.policies.expression import names, parse
         from trimtab.policies.vector_folder import load_vector
 
         if self.file is not None:
-            return self.file.build(self._load)
+            return self.file.build(self._load, self._connect)
         declared, mentioned = self._declared(knobs), names(self.text)
         loaded = {name: self.lm(name) for name in self.models if name in mentioned}
         vectors = {name: load_vector(where, label=name) for name, where in self.vectors.items() if name in mentioned}
@@ -141,6 +145,11 @@ class Asked:
         from trimtab.policies.lm import LM
 
         return LM.load(source, dtype=self.dtype, device=self.device)
+
+    def _connect(self, source: EndpointSource) -> Leaf:
+        from trimtab.engines.remote import connect
+
+        return connect(source, device=self.device)
 
 
 def identity(policy: Policy) -> str:

@@ -74,7 +74,9 @@ def _explain(talk: Talk, asked: Asked, knobs: dict[str, float]) -> None:
         talk.result({"policy": str(sketch), "engines": engines})
         return
     for name, source in asked.sources.items():
-        if not os.path.isdir(source) and source not in {each.name for each in built_in_models()}:
+        if "://" in source:
+            talk.note(f"{name}: {source} was not asked; `trimtab generate` finds out what it can do")
+        elif not os.path.isdir(source) and source not in {each.name for each in built_in_models()}:
             talk.note(f"{name}: {source} is no folder here, so it is taken for a whole model of the hub")
     talk.out.print(_engine_table(str(sketch), found))
     for each in found:

@@ -16,7 +16,7 @@ from trimtab.decoding.sampling import seed_of
 from trimtab.decoding.shape import Candidate, Shape
 from trimtab.decoding.trace import Node, Trace
 from trimtab.errors import RewardError, TrimtabError
-from trimtab.policies.base import Policy
+from trimtab.policies.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Hunt:
         progress = 1.0 if finished else each.length / self._longest
         return Candidate(each.score, each.before, parent, finished, self._first, progress)
 
-    def found(self, prompt: str, policy: Policy, settings: Settings) -> Found:
+    def found(self, prompt: str, vocabulary: Vocabulary, settings: Settings) -> Found:
         """Return what was found, best first."""
         if not self._ended:
             raise self._error or RewardError(
@@ -140,7 +140,7 @@ class Hunt:
                 hint="the warnings above say what failed",
             )
         ordered = sorted(self._ended.values(), key=lambda each: -each[1])
-        answers = tuple((to_answer(row, prompt, policy.vocabulary, settings), score) for row, score in ordered)
+        answers = tuple((to_answer(row, prompt, vocabulary, settings), score) for row, score in ordered)
         return Found(answers, Trace(tuple(self.nodes)))
 
 

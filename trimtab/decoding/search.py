@@ -138,4 +138,4 @@ def search(  # noqa: PLR0913 -- the public face, every setting by keyword
                 hunts += TokenWise(stepper, value, shape, max_rows, *admitted).run()
             else:
                 hunts += Wave(stepper, value, shape, leaves, *admitted).run()
-    return [hunt.found(text, policy, settings) for hunt, text in zip(hunts, texts, strict=True)]
+    return [hunt.found(text, policy.vocabulary, settings) for hunt, text in zip(hunts, texts, strict=True)]

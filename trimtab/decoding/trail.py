@@ -12,7 +12,7 @@ from trimtab.decoding.generate import to_answer
 from trimtab.decoding.hunt import Found
 from trimtab.decoding.request import Row, Settings
 from trimtab.decoding.trace import Node, Trace
-from trimtab.policies.base import Policy
+from trimtab.policies.vocabulary import Vocabulary
 
 MOST = 256
 """Candidates of a step that a trace shows beside the chosen one: the likeliest."""
@@ -66,8 +66,8 @@ class Trail:
                 self._tip = number
         self._kl.append(step.kl[i])
 
-    def found(self, prompt: str, policy: Policy, settings: Settings) -> Found:
+    def found(self, prompt: str, vocabulary: Vocabulary, settings: Settings) -> Found:
         """Return the answer with its score."""
         assert self.row is not None
-        answer = to_answer(self.row, prompt, policy.vocabulary, settings)
+        answer = to_answer(self.row, prompt, vocabulary, settings)
         return Found(((answer, self._score),), Trace(tuple(self._nodes)), tuple(self._kl))

@@ -1,20 +1,22 @@
 """Where policies run: one protocol, and what each engine makes of a policy."""
 
-from trimtab.engines.abilities import REMOTE_TEXT, REMOTE_TOP_K, VLLM, Abilities
+from trimtab.engines.abilities import REMOTE_BIAS, REMOTE_TEXT, REMOTE_TOP_K, VLLM, Abilities
 from trimtab.engines.base import Engine, Update, generate
 from trimtab.engines.explain import explain
 from trimtab.engines.explanation import Explanation, Part, Verdict
 from trimtab.engines.local import LOCAL, LocalEngine
+from trimtab.engines.search import search
 
-ALL = (LOCAL, VLLM, REMOTE_TOP_K, REMOTE_TEXT)
+ALL = (LOCAL, VLLM, REMOTE_TOP_K, REMOTE_BIAS, REMOTE_TEXT)
 """The abilities of every kind of engine, built or planned."""
-BUILT = (LOCAL, REMOTE_TOP_K)
+BUILT = (LOCAL, REMOTE_TOP_K, REMOTE_BIAS, REMOTE_TEXT)
 """Those that can be used now."""
 
 __all__ = [
     "ALL",
     "BUILT",
     "LOCAL",
+    "REMOTE_BIAS",
     "REMOTE_TEXT",
     "REMOTE_TOP_K",
     "VLLM",
@@ -27,4 +29,5 @@ __all__ = [
     "Verdict",
     "explain",
     "generate",
+    "search",
 ]

@@ -23,6 +23,9 @@ class Abilities:
             weighted sum of their logits.
         keywords: whether it masks tokens for the keywords of a request.
         every_token: whether a search may look at the distribution of each token; otherwise it gets finished chunks.
+        stops: whether an answer that a stop text ended keeps the tokens of that text, so that chunks can be sampled up
+            to one; otherwise they are sampled as long as they may be, and cut here.
+        biases: on how many tokens the base's endpoint takes a bias, under which it samples; 0 where none is sent.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Abilities:
     distributions: bool
     keywords: bool
     every_token: bool
+    stops: bool = True
+    biases: int = 0
 
 
 VLLM = Abilities(
@@ -59,5 +64,8 @@ REMOTE_TOP_K = Abilities(
 )
 """An endpoint with the log-probabilities of the 20 likeliest tokens, the most that usual ones give."""
 
-REMOTE_TEXT = replace(REMOTE_TOP_K, name="remote, text", known=0)
+REMOTE_TEXT = replace(REMOTE_TOP_K, name="remote, text", known=0, stops=False)
 """An endpoint that gives text and nothing else."""
+
+REMOTE_BIAS = replace(REMOTE_TEXT, name="remote, bias", biases=300)
+"""An endpoint that samples under a bias on 300 tokens, as many as usual ones take."""

@@ -117,22 +117,43 @@ def generate(
         >>> [len(answer.token_ids) for answer in generate(engine, ["heads", "tails"], Settings(max_new_tokens=3), n=2)]
         [3, 3, 3, 3]
     """
-    texts: dict[int, str] = {}
-    found: dict[tuple[int, int], Update] = {}
-    try:
-        for prompt, request in zip(prompts, requests_of(engine.vocabulary, prompts, n, knobs, keywords), strict=True):
-            texts[engine.submit(request, settings)] = prompt
-        while len(found) < len(texts) * n:
-            ended = [update for update in engine.step() if update.answer is not None and update.ticket in texts]
-            found |= {(update.ticket, update.number): update for update in ended}
-    finally:
-        for ticket in texts:
-            engine.cancel(ticket)
-    updates = [found[ticket, number] for ticket in texts for number in range(n)]
-    for update in updates:
+    requests = requests_of(engine.vocabulary, prompts, n, knobs, keywords)
+    told = drain(engine, [(request, settings) for request in requests])
+    for update in (update for updates in told for update in updates):
         if update.error is not None:
             raise update.error
-    return [replace(each.answer, prompt=texts[each.ticket]) for each in updates if each.answer is not None]
+    pairs = ((prompt, update.answer) for prompt, updates in zip(prompts, told, strict=True) for update in updates)
+    return [replace(answer, prompt=prompt) for prompt, answer in pairs if answer is not None]
+
+
+def drain(engine: Engine, asked: Sequence[tuple[Request, Settings]]) -> list[list[Update]]:
+    """Ask an engine for the answers to several requests, and wait for all of them.
+
+    Args:
+        engine: that nobody else steps meanwhile.
+        asked: requests and how they are decoded.
+
+    Returns:
+        For each request the last word on each of its answers, in order.
+
+    Raises:
+        TrimtabError: a request is refused, and then none is answered.
+    """
+    tickets: list[int] = []
+    found: dict[tuple[int, int], Update] = {}
+    try:
+        for request, settings in asked:
+            tickets.append(engine.submit(request, settings))
+        while len(found) < sum(request.n for request, _ in asked):
+            ended = [update for update in engine.step() if update.answer is not None and update.ticket in tickets]
+            found |= {(update.ticket, update.number): update for update in ended}
+    finally:
+        for ticket in tickets:
+            engine.cancel(ticket)
+    return [
+        [found[ticket, number] for number in range(request.n)]
+        for ticket, (request, _) in zip(tickets, asked, strict=True)
+    ]
 
 
 def text_so_far(vocabulary: Vocabulary, tokens: Sequence[int], stops: Sequence[str]) -> str:

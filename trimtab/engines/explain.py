@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from trimtab.decoding.boundary import Uncertain
+from trimtab.decoding.boundary import Texts, Uncertain
 from trimtab.decoding.candidates import Candidates
 from trimtab.decoding.constraints import Constraints
 from trimtab.decoding.search_plan import build_shape
+from trimtab.decoding.shape import Shape
 from trimtab.engines.abilities import Abilities
 from trimtab.engines.explanation import Explanation, Part
 from trimtab.policies.advance import every_leaf
 from trimtab.policies.base import Leaf, Policy
+from trimtab.policies.knob import Exponent
 from trimtab.policies.lm import LM
 from trimtab.policies.mixture import Mixture
 from trimtab.policies.policy_file import PolicyFile
@@ -25,6 +27,7 @@ from trimtab.policies.vector import Vector
 
 _LOCAL = "run it with the local engine"
 _HERE = "it runs here, beside the endpoint, from weights of its own"
+_OWN_ENDPOINT = "its own endpoint is asked for the likeliest tokens, which are all that it knows"
 _SAME_TOKENS = "all LMs in the engine read the same tokens"
 _ABSORB = "make a plain adapter of it with `trimtab train absorb`"
 
@@ -62,7 +65,8 @@ def explain(
     policy, searched = (asked.sketch(), search or asked.search) if isinstance(asked, PolicyFile) else (asked, search)
     parts = [*_Placed(policy, abilities).parts()]
     if searched is not None:
-        parts += [_search(searched, abilities), Part(f"value {searched.value}", "exact", "it scores texts here")]
+        parts.append(explain_shape(f"search {searched.method}", build_shape(searched), abilities))
+        parts.append(Part(f"value {searched.value}", "exact", "it scores texts here"))
     if keywords is not None:
         parts.append(_keywords(abilities))
     return Explanation(str(policy), abilities.name, tuple(parts))
@@ -85,15 +89,17 @@ class _Placed:
         """The leaf that an endpoint serves: the plain base, whatever it sees around the prompt."""
         if self.abilities.inside:
             return None
-        base = _sketch(self.policy.reference)
+        (base, *_) = map(_sketch, every_leaf([self.policy.reference]))
         return next((leaf for leaf in self.leaves if replace(_sketch(leaf), view=None) == base), None)
 
     @cached_property
     def asking(self) -> list[Product | Mixture | Cut]:
         """What is combined of more than the endpoint lets one know of its model."""
-        if self.served is None or self.abilities.known is None:
+        known = self.abilities.known
+        # A leaf that is an endpoint's likeliest tokens asks for no others.
+        if self.served is None or known is None or (known and self.served.partial):
             return []
-        return _asking(self.policy, self.served, self.abilities.known)
+        return _asking(self.policy, self.served, known)
 
     def parts(self) -> Iterator[Part]:
         """Say how everything runs but searches and keywords."""
@@ -128,12 +134,14 @@ class _Placed:
 
     def _weights(self, leaf: Leaf, sketch: Sketch) -> Part:
         what = f"LM {sketch.name}"
+        if leaf.partial and (self.abilities.in_memory or not (self.abilities.inside or leaf == self.served)):
+            return Part(what, "exact", _OWN_ENDPOINT)
         if not self.abilities.inside:
             served = leaf == self.served
             return Part(what, "exact", "the endpoint serves it" if served else _HERE)
         if self.abilities.in_memory:
             return Part(what, "exact", "it runs from memory, in one batch with those that share its weights")
-        if isinstance(leaf, LM | Sketch):
+        if isinstance(leaf, LM | Sketch) and not leaf.partial:
             return Part(what, "exact", "it is one of the models that the engine steps together")
         return Part(what, "impossible", "it has no weights, which the engine would read from disk", _LOCAL)
 
@@ -153,12 +161,31 @@ class _Placed:
             return Part(what, "impossible", reason, f"write a product without it, or {_LOCAL}")
         if node not in self.asking:
             return Part(what, "exact", "it is computed from all that it depends on")
+        if self._biased(node):
+            return self._bias(what, node)
         if known == 0:
             reason = "the endpoint gives text, and no log-probabilities that could be combined"
             way_out = f"let {self.served} be the policy, and the rest the value of a search"
             return Part(what, "chunk search only", reason, way_out)
         reason = f"the endpoint gives its {known} likeliest tokens, and all others count as impossible"
         return Part(what, "approximate on the top k", reason, f"write top_k({self.served}, {known}), which is exact")
+
+    def _biased(self, node: Product | Mixture | Cut) -> bool:
+        """Return whether a bias can stand for it: the whole is the base times what runs here."""
+        if not (self.abilities.biases and node == self.policy and isinstance(node, Product)):
+            return False
+        others = [policy for policy, _ in node.factors if policy != self.served]
+        plain = any(policy == self.served and exponent == Exponent.of(1.0) for policy, exponent in node.factors)
+        return plain and self.served not in every_leaf(others)
+
+    def _bias(self, what: str, node: Product | Mixture | Cut) -> Part:
+        """Say how good a bias is in its place."""
+        count = self.abilities.biases
+        if node.vocabulary.size <= count:
+            return Part(what, "exact", "the endpoint samples under a bias on every token")
+        reason = f"the endpoint samples under a bias on {count} tokens, and all others are taken to be steered alike"
+        way_out = "take an endpoint with log-probabilities, or let the base be the policy and the rest a search's value"
+        return Part(what, "approximate by bias", reason, way_out)
 
 
 _KINDS: dict[type[Policy], str] = {Product: "product", Mixture: "mixture", Cut: "cut"}
@@ -169,7 +196,7 @@ def _sketch(policy: Policy) -> Sketch:
     if isinstance(policy, Sketch):
         return policy
     if not isinstance(policy, LM):
-        return Sketch(policy, label=str(policy))
+        return Sketch(policy, label=str(policy), endpoint=isinstance(policy, Leaf) and policy.partial)
     view = policy.view
     around = (view.prefix, view.suffix) if view.prefix or view.suffix else None
     control = view.control is not None
@@ -222,8 +249,20 @@ def _vector(what: str, vector: Vector, ours: bool, first: bool) -> Part:
     return Part(what, "exact", "the sum of a request's vectors is one LoRA, stacked when it is first asked for")
 
 
-def _search(settings: SearchSettings, abilities: Abilities) -> Part:
-    what, shape = f"search {settings.method}", build_shape(settings)
+def explain_shape(what: str, shape: Shape | Candidates, abilities: Abilities) -> Part:
+    """Say how an engine searches.
+
+    Args:
+        what: what the part is called.
+        shape: of the search.
+        abilities: of the engine.
+
+    Example:
+        >>> from trimtab.decoding.shape import best_of_n
+        >>> from trimtab.engines.abilities import REMOTE_TEXT
+        >>> explain_shape("search", best_of_n(4), REMOTE_TEXT).verdict
+        'exact'
+    """
     if abilities.every_token:
         return Part(what, "exact", "its rows run in the pool")
     if isinstance(shape, Candidates):
@@ -235,6 +274,8 @@ def _search(settings: SearchSettings, abilities: Abilities) -> Part:
     if shape.likelihood and abilities.known == 0:
         reason = "scores take the log-probability of an answer, which the endpoint does not give"
         return Part(what, "impossible", reason, "set likelihood to 0")
+    if isinstance(shape.boundary, Texts) and not abilities.stops:
+        return Part(what, "exact", "chunks are sampled as long as they may be, and cut here at the texts that end them")
     return Part(what, "exact", "chunks are sampled as answers to the prompt and what was kept")
 
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from trimtab.errors import ConfigError
 
-Verdict = Literal["exact", "approximate on the top k", "chunk search only", "impossible"]
+Verdict = Literal["exact", "approximate on the top k", "approximate by bias", "chunk search only", "impossible"]
 """How a part runs, best first. What runs only in a chunk search does not run as it is written."""
 
 _ORDER: tuple[Verdict, ...] = get_args(Verdict)

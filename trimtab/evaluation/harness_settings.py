@@ -16,7 +16,8 @@ from trimtab.decoding.sampling import Sampling
 from trimtab.errors import ConfigError
 from trimtab.policies.base import Policy
 from trimtab.policies.lm import LM
-from trimtab.policies.policy_file import ModelSource, PolicyFile, read_policy_file
+from trimtab.policies.model_source import ModelSource
+from trimtab.policies.policy_file import PolicyFile, read_policy_file
 from trimtab.policies.vocabulary import Vocabulary
 
 _Section = TypeVar("_Section", bound=BaseModel)

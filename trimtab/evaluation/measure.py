@@ -112,7 +112,7 @@ PERPLEXITY = Measure(
     "of the answers under the base",
     lambda group: (
         -sum(sum(answer.reference_log_probs) for answer in group.answers),
-        sum(len(answer.token_ids) for answer in group.answers),
+        sum(len(answer.reference_log_probs) for answer in group.answers),
     ),
     "lower",
     exponential=True,

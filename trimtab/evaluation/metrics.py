@@ -14,6 +14,7 @@ import torch
 
 from trimtab.decoding.answer import Answer
 from trimtab.decoding.kl import exact_kl
+from trimtab.errors import UsageError
 from trimtab.policies.advance import init, step
 from trimtab.policies.base import Policy
 from trimtab.policies.vocabulary import common_vocabulary
@@ -77,8 +78,12 @@ def perplexity(log_probs: Sequence[Sequence[float]]) -> float:
     Example:
         >>> round(perplexity([[math.log(0.5)], [math.log(0.125), math.log(0.125)]]), 4)  # 2^((1 + 3 + 3) / 3)
         5.0397
+
+    Raises:
+        UsageError: there are none.
     """
     values = [value for row in log_probs for value in row]
+    _refuse_nothing(values, "log-probabilities")
     mean = -sum(values) / len(values)
     return math.exp(mean) if mean < 709 else math.inf
 
@@ -125,8 +130,13 @@ def measured_from(
 
 
 def mean_kl(answers: Sequence[Answer]) -> float:
-    """Return the mean over all generated tokens of the exact KL(policy || reference), in nats per token."""
+    """Return the mean over all generated tokens of the exact KL(policy || reference), in nats per token.
+
+    Raises:
+        UsageError: it was not measured for any of them.
+    """
     values = [value for answer in answers for value in answer.kl]
+    _refuse_nothing(values, "KL")
     return sum(values) / len(values)
 
 
@@ -139,3 +149,13 @@ def _grams(answer: str | Sequence[int], n: int) -> list[tuple[Hashable, ...]]:
     """List the n-grams of one answer in order."""
     items: Sequence[Hashable] = answer.split() if isinstance(answer, str) else answer
     return [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]
+
+
+def _refuse_nothing(values: Sequence[float], what: str) -> None:
+    """Refuse answers of engines that do not tell what their tokens cost."""
+    if not values:
+        raise UsageError(
+            given=f"answers without {what}",
+            expected=f"answers whose {what} was measured, of at least one token",
+            hint="an endpoint that gives text alone does not tell: measure them with measured_from",
+        )

@@ -1,7 +1,7 @@
 """Policy files: models, knobs, an expression and decoding settings in one YAML file.
 
     models:
-      base: smollm2-135m
+      base: smollm2-135m            # or {endpoint: "http://localhost:8000/v1", model: org/name, tokenizer: org/name}
       guide: runs/positive/guide
     vectors:
       medical: vectors/medical
@@ -18,20 +18,21 @@ Reading checks everything that can be checked without a model; building loads th
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from trimtab.errors import ConfigError, TrimtabError
-from trimtab.policies.base import Policy
+from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.expression import names, parse
 from trimtab.policies.knob import Knob
+from trimtab.policies.model_source import TAGS, AnySource, EndpointSource, ModelSource, Section, resolved
 from trimtab.policies.search_settings import SearchSettings, check_pair
-from trimtab.policies.sketch import Sketch, sketch_vector
+from trimtab.policies.sketch import sketch_vector
 from trimtab.policies.toy import Table
 from trimtab.policies.vector import Combination
 from trimtab.policies.vector_folder import load_vector
@@ -39,12 +40,11 @@ from trimtab.policies.vector_folder import load_vector
 if TYPE_CHECKING:
     from trimtab.policies.lm import LM
 
+Connect = Callable[[EndpointSource], Leaf]
+"""Turns an endpoint into a policy; it is given, since this room knows no networks."""
+
 MAX_BYTES = 100_000
 """Largest policy file."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _identifier(name: str) -> str:
@@ -56,32 +56,7 @@ def _identifier(name: str) -> str:
 Name = Annotated[str, AfterValidator(_identifier)]
 
 
-class ModelSource(_Section):
-    """Where a model comes from and what it sees; a bare text in the file is the source alone.
-
-    Args:
-        source: built-in name, path of a folder, or hub id.
-        system: a system prompt in the model's own chat format.
-        prompt: a text before every prompt.
-    """
-
-    source: str = Field(min_length=1)
-    system: str | None = None
-    prompt: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"source": given} if isinstance(given, str) else given
-
-    @model_validator(mode="after")
-    def _one_view(self) -> ModelSource:
-        if self.system is not None and self.prompt is not None:
-            raise ValueError("either system or prompt, not both")
-        return self
-
-
-class KnobRange(_Section):
+class KnobRange(Section):
     """A knob's default and range; a missing end of the range is open."""
 
     default: float = 1.0
@@ -95,7 +70,7 @@ class KnobRange(_Section):
         return self
 
 
-class Decoding(_Section):
+class Decoding(Section):
     """How answers are sampled: the settings of ``Policy.generate``, with its defaults."""
 
     temperature: float = Field(default=1.0, ge=0)
@@ -114,7 +89,7 @@ class Decoding(_Section):
         return self
 
 
-class PolicyFile(_Section):
+class PolicyFile(Section):
     """The content of a policy file.
 
     Args:
@@ -132,20 +107,23 @@ class PolicyFile(_Section):
         'first * second^2'
     """
 
-    models: dict[Name, ModelSource] = Field(min_length=1)
+    models: dict[Name, AnySource] = Field(min_length=1)
     vectors: dict[Name, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     knobs: dict[Name, KnobRange] = Field(default_factory=dict)
     policy: str
     decoding: Decoding = Field(default_factory=Decoding)
     search: SearchSettings | None = None
 
-    def build(self, load: Callable[[str], LM]) -> Policy:
+    def build(self, load: Callable[[str], LM], connect: Connect | None = None) -> Policy:
         """Load the models that the expression mentions, each source once, and combine them.
 
         Args:
             load: turns a source into an LM, such as ``LM.load``.
+            connect: turns an endpoint into a policy, such as ``tt.engines.remote.connect``; None refuses endpoints.
 
         Raises:
+            ConfigError: a model is behind an endpoint and there is no ``connect``, or its key is not there.
+            EndpointError: an endpoint cannot be used.
             ExpressionError: the expression cannot be read, or mentions what the file does not declare.
             ModelError: a model or a vector cannot be loaded, a model has no chat template for a system prompt, or a
                 vector was taken from other weights.
@@ -153,8 +131,8 @@ class PolicyFile(_Section):
         """
         self._dry_run()
         needed = {name: model for name, model in self.models.items() if name in names(self.policy)}
-        loaded = {source: load(source) for source in dict.fromkeys(model.source for model in needed.values())}
-        models = {name: _with_view(loaded[model.source], model) for name, model in needed.items()}
+        once = cache(load)
+        models = {name: _leaf(name, model, once, connect) for name, model in needed.items()}
         vectors = {
             name: load_vector(folder, label=name) for name, folder in self.vectors.items() if name in names(self.policy)
         }
@@ -174,26 +152,25 @@ class PolicyFile(_Section):
         """
         self._dry_run()
         mentioned = names(self.policy)
-        models = {
-            name: Sketch.read(model.source, system=model.system, prompt=model.prompt, label=name)
-            for name, model in self.models.items()
-            if name in mentioned
-        }
+        models = {name: model.sketch(name) for name, model in self.models.items() if name in mentioned}
         vectors = {name: sketch_vector(folder, name) for name, folder in self.vectors.items() if name in mentioned}
         return parse(self.policy, models, self._knobs(), vectors)
 
-    def lm(self, name: str, load: Callable[[str], LM]) -> LM:
+    def lm(self, name: str, load: Callable[[str], LM], connect: Connect | None = None) -> Leaf:
         """Load one of the models with its view, equal to the leaf that the policy has of it, or any other source.
 
         Args:
             name: in the file, or a source.
             load: as in :meth:`build`.
+            connect: as in :meth:`build`.
 
         Raises:
             ModelError: it cannot be loaded, or has no chat template for a system prompt.
+            ConfigError: it is behind an endpoint and there is no ``connect``, or its key is not there.
+            EndpointError: its endpoint cannot be used.
         """
         model = self.models.get(name)
-        return load(name) if model is None else _with_view(load(model.source), model)
+        return load(name) if model is None else _leaf(name, model, load, connect)
 
     def _knobs(self) -> dict[str, Knob]:
         return {
@@ -218,7 +195,6 @@ class PolicyFile(_Section):
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
-    "models": ModelSource,
     "knobs": KnobRange,
     "decoding": Decoding,
     "search": SearchSettings,
@@ -250,14 +226,11 @@ def read_policy_file(path: str | Path) -> PolicyFile:
         except TrimtabError as error:
             place = f"{path}, line {_line(tree, field)}"
             raise type(error)(given=f"in {place}: {error.given}", expected=error.expected, hint=error.hint) from None
-    models = {
-        name: model.model_copy(update={"source": _resolved(model.source, path.parent)})
-        for name, model in file.models.items()
-    }
-    vectors = {name: _resolved(folder, path.parent) for name, folder in file.vectors.items()}
+    models = {name: model.beside(path.parent) for name, model in file.models.items()}
+    vectors = {name: resolved(folder, path.parent) for name, folder in file.vectors.items()}
     search = file.search
     if search is not None and search.value not in models:
-        search = search.model_copy(update={"value": _resolved(search.value, path.parent)})
+        search = search.model_copy(update={"value": resolved(search.value, path.parent)})
     return file.model_copy(update={"models": models, "vectors": vectors, "search": search})
 
 
@@ -269,7 +242,7 @@ def write_policy_file(path: str | Path, file: PolicyFile) -> None:
     """
     content = file.model_dump(mode="json", exclude_defaults=True)
     for name, model in file.models.items():
-        if model.system is None and model.prompt is None:
+        if isinstance(model, ModelSource) and model.system is None and model.prompt is None:
             content["models"][name] = model.source
     for name, knob in file.knobs.items():
         content["knobs"][name] = {"default": knob.default, **content["knobs"][name]}
@@ -283,18 +256,20 @@ def write_policy_file(path: str | Path, file: PolicyFile) -> None:
         ) from error
 
 
-def _with_view(lm: LM, model: ModelSource) -> LM:
-    """Give an LM its system prompt or prefix."""
-    if model.system is not None:
-        return lm.with_system(model.system)
-    return lm if model.prompt is None else lm.with_prompt(model.prompt)
-
-
-def _resolved(source: str, folder: Path) -> str:
-    """Make a source absolute that exists relative to the policy file's folder."""
-    beside = os.path.join(folder, source)
-    # os.path.exists, since Path.exists raises where a hub id or a text makes no legal path
-    return os.path.abspath(beside) if os.path.exists(beside) else source
+def _leaf(name: str, model: AnySource, load: Callable[[str], LM], connect: Connect | None) -> Leaf:
+    """Load a model with its system prompt or prefix, or connect to its endpoint."""
+    if isinstance(model, ModelSource):
+        lm = load(model.source)
+        if model.system is not None:
+            return lm.with_system(model.system)
+        return lm if model.prompt is None else lm.with_prompt(model.prompt)
+    if connect is None:
+        raise ConfigError(
+            given=f"the model {name!r}, which is behind the endpoint {model.endpoint}",
+            expected="models whose weights can be read here",
+            hint="pass connect=tt.engines.remote.connect to build; `trimtab generate` and `trimtab eval` do",
+        )
+    return connect(model)
 
 
 def _text(path: Path) -> str:
@@ -369,11 +344,12 @@ def _raise_first(path: Path, tree: yaml.Node, error: ValidationError) -> NoRetur
     """Raise one of the mistakes that pydantic found, at its line; unknown fields first, they explain missing ones."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     first = min(found, key=lambda mistake: mistake["type"] != "extra_forbidden")
-    location = first["loc"]
+    tag = next((step for step in first["loc"] if step in TAGS), None)
+    location = tuple(step for step in first["loc"] if step not in TAGS)
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     hint = "repair that field"
     if first["type"] == "extra_forbidden":
-        section = _SECTIONS[str(location[0])] if len(location) > 1 else PolicyFile
+        section = TAGS[str(tag)] if tag else _SECTIONS[str(location[0])] if len(location) > 1 else PolicyFile
         expected, hint = f"one of the fields {', '.join(section.model_fields)}", "check its spelling"
     elif location[-1] == "[key]":
         hint = "rename it; YAML reads on, off, yes and no as true and false unless they are quoted"

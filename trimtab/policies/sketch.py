@@ -35,6 +35,7 @@ class Sketch(Leaf):
         control: whether it starts from a learned control token.
         vectors: what is added to its weights.
         label: what messages call it.
+        endpoint: whether it stands for the likeliest tokens that an endpoint tells of its model.
     """
 
     source: Hashable
@@ -43,6 +44,7 @@ class Sketch(Leaf):
     control: bool = False
     vectors: Combination = field(default_factory=Combination)
     label: str = field(default="lm", compare=False)
+    endpoint: bool = False
 
     @staticmethod
     def read(source: str, *, system: str | None = None, prompt: str | None = None, label: str | None = None) -> Sketch:
@@ -71,7 +73,14 @@ class Sketch(Leaf):
         )
 
     def __add__(self, other: Linear) -> Sketch:
-        """Add vectors."""
+        """Add vectors.
+
+        Raises:
+            UsageError: its weights are elsewhere.
+        """
+        if self.endpoint and isinstance(other, Linear):
+            super().__add__(other)  # which refuses all but nothing
+            return self
         return replace(self, vectors=self.vectors + other) if isinstance(other, Linear) else NotImplemented
 
     @property
@@ -87,7 +96,12 @@ class Sketch(Leaf):
     @property
     def reference(self) -> Policy:
         """The untouched base: the same weights without adapter, view or vectors."""
-        return Sketch(self.source, label=self.label)
+        return Sketch(self.source, label=self.label, endpoint=self.endpoint)
+
+    @property
+    def partial(self) -> bool:
+        """Whether it stands for the likeliest tokens alone."""
+        return self.endpoint
 
     @property
     def host(self) -> NoReturn:

@@ -14,7 +14,7 @@ from trimtab.errors import ConfigError, EndpointError
 from trimtab.policies.toy import Table
 
 TABLE = Table.of({"": {"a": 0.5, "b": 0.3, "c": 0.2}})
-BODY = {"model": "toy", "prompt": "a", "max_tokens": 1}
+BODY = {"model": "toy", "temperature": 0, "prompt": "a", "max_tokens": 1}
 REQUEST = httpx2.Request("POST", "http://toy/v1/completions")
 
 

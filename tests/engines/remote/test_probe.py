@@ -20,11 +20,11 @@ def test_an_endpoint_that_can_do_everything(serve):
     assert (can.models, can.completions, can.chat) == (True, True, True)
     assert (can.top_k, can.chat_top_k) == (20, 20)
     assert (can.token_form, can.token_prompts) == ("id", True)
-    assert (can.logit_bias, can.n, can.echo, can.context_length) == (True, True, True, None)
+    assert (can.logit_bias, can.n, can.seed, can.echo, can.context_length) == (30, True, True, True, None)
     assert can.evidence["top_k"] == "20 for 20 asked, and 21 are refused"
     assert set(can.evidence) == {
         *("models", "completions", "chat", "top_k", "chat_top_k"),
-        *("token_form", "token_prompts", "logit_bias", "n", "echo"),
+        *("token_form", "token_prompts", "logit_bias", "n", "seed", "echo"),
     }
 
 
@@ -83,7 +83,31 @@ def test_what_is_accepted_and_not_done_does_not_count(serve):
         return answer
 
     service.edit = deaf
-    assert not found(service).logit_bias
+    assert found(service).logit_bias == 0
+
+
+@pytest.mark.parametrize(("biases", "found_out"), [(5000, 1024), (1024, 1024), (1000, 300), (299, 1), (0, 0)])
+def test_the_largest_bias_that_is_obeyed(serve, biases, found_out):
+    table = Table.random(1500, seed=1, contexts=False)
+    can = found(serve(table, biases=biases, most=1), vocabulary=table.vocabulary)
+    assert can.logit_bias == found_out
+    assert ("status 400" if found_out == 0 else f"one of {found_out}") in can.evidence["logit_bias"]
+
+
+def test_a_seed_counts_where_it_repeats_an_answer_and_not_all_of_a_request(serve):
+    assert found(serve(TABLE)).evidence["seed"] == "the same twice"
+    assert not found(serve(TABLE, seeds=False)).seed
+    can = found(serve(TABLE, several=False))
+    assert (can.n, can.seed) == (False, True)
+    service = serve(TABLE)
+
+    def alike(route, body, answer):
+        answer["choices"] = answer["choices"][:1] * len(answer["choices"])
+        return answer
+
+    service.edit = alike
+    can = found(service)
+    assert not can.seed and "several times in one request" in can.evidence["seed"]
 
 
 def test_log_probs_that_cannot_be_read_are_none(serve):

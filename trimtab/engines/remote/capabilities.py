@@ -22,15 +22,17 @@ class Capabilities:
         chat_top_k: the same of chats.
         token_form: whether tokens of log-probs come as "id" (``token_id:N``) or as "text".
         token_prompts: whether a prompt may be token ids, and means the same as its text.
-        logit_bias: whether it obeys a bias.
+        logit_bias: tokens that a bias may name, of which it obeys one; 0 where it obeys none. The probe looks no
+            further than 1024.
         n: whether it gives several answers a request.
+        seed: whether a seed repeats an answer.
         echo: whether it gives log-probs of the prompt.
         context_length: longest sequence in tokens, where it says.
         evidence: for each of these, what was seen.
 
     Example:
         >>> said = {"echo": "status 400", "n": "2 choices"}
-        >>> can = Capabilities("gpt", True, True, False, 5, 0, "text", False, True, True, False, None, said)
+        >>> can = Capabilities("gpt", True, True, False, 5, 0, "text", False, 300, True, False, False, None, said)
         >>> print(can)
         model           gpt
         models          yes
@@ -40,8 +42,9 @@ class Capabilities:
         chat_top_k      0
         token_form      text
         token_prompts   no
-        logit_bias      yes
+        logit_bias      300
         n               yes  2 choices
+        seed            no
         echo            no   status 400
         context_length  unknown
     """
@@ -54,8 +57,9 @@ class Capabilities:
     chat_top_k: int
     token_form: TokenForm
     token_prompts: bool
-    logit_bias: bool
+    logit_bias: int
     n: bool
+    seed: bool
     echo: bool
     context_length: int | None
     evidence: Mapping[str, str] = field(compare=False, repr=False)

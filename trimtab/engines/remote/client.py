@@ -30,6 +30,7 @@ except ModuleNotFoundError as error:
 
 _BUSY = {429, 502, 503}
 _LONGEST_ANSWER = 2**26  # bytes; log-probs of 150,000 tokens take some 6 MB
+_shared: weakref.WeakValueDictionary[tuple[str, str | None], Client] = weakref.WeakValueDictionary()
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
@@ -55,8 +56,8 @@ class Client:
         >>> from trimtab.policies.toy import Table
         >>> coin = ToyEndpoint(Table.of({"": {"heads": 0.75, "tails": 0.25}}))
         >>> client = Client("http://toy/v1", transport=httpx2.MockTransport(coin))
-        >>> client.ask("completions", {"model": "toy", "prompt": "tails", "max_tokens": 1})["choices"][0]["text"]
-        'heads'
+        >>> client.ask("completions", {"model": "toy", "prompt": "tails", "max_tokens": 1})["usage"]
+        {'prompt_tokens': 1, 'completion_tokens': 1}
         >>> client.meter.calls, client.meter.prompt_tokens
         (1, 1)
     """
@@ -205,6 +206,28 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
+
+
+def client_of(endpoint: str | Client, key: str | None) -> Client:
+    """Return the client of an address and a key, the one that there is if there is one.
+
+    Args:
+        endpoint: an address, or a client, which is returned as it is.
+        key: name of the environment variable that holds the key.
+
+    Raises:
+        ConfigError: a client and a key, the address is none, or the key is not in the environment.
+    """
+    if isinstance(endpoint, Client):
+        if key is not None:
+            raise ConfigError(
+                given="a client and a key=", expected="one of them", hint="the client has its key: Client(url, key=...)"
+            )
+        return endpoint
+    client = _shared.get((endpoint, key))
+    if client is None:
+        client = _shared[endpoint, key] = Client(endpoint, key=key)
+    return client
 
 
 class _Busy(Exception):

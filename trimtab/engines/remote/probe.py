@@ -1,4 +1,4 @@
-"""Finding out what an endpoint can do with a model, by asking it: some twenty requests of one token.
+"""Finding out what an endpoint can do with a model, by asking it: some twenty requests of a few tokens.
 
 What counts is what comes back, not what is accepted: a bias has to change the answer, and log-probs are counted.
 """
@@ -19,6 +19,9 @@ from trimtab.policies.vocabulary import Vocabulary
 
 MOST = 100
 """Log-probs a token that the probe asks for at most; IPA's road for GPT-3 used as many."""
+
+BIASES = (1024, 300, 1)
+"""Tokens of a bias that the probe tries, until it is taken; services take 300 or 1024, and vLLM any number."""
 
 _known: WeakKeyDictionary[Client, dict[tuple[str, str], Capabilities]] = WeakKeyDictionary()
 
@@ -117,6 +120,7 @@ def _probe(trials: _Trials) -> Capabilities:
     if chat:
         chat_top_k = _largest(trials, "chat_top_k", lambda k: trials.chat("chat_top_k", logprobs=True, top_logprobs=k))
     form, token_prompts = _tokens(trials, top_k) if top_k else ("text", False)
+    several = _several(trials, go_on)
     return Capabilities(
         model=trials.model,
         models=bool(listed),
@@ -126,8 +130,9 @@ def _probe(trials: _Trials) -> Capabilities:
         chat_top_k=chat_top_k,
         token_form=form,
         token_prompts=token_prompts,
-        logit_bias=_obeys_bias(trials, go_on),
-        n=_several(trials, go_on),
+        logit_bias=_most_biases(trials, go_on),
+        n=several,
+        seed=_repeats(trials, several) if completions else False,
         echo=_echoes(trials) if top_k else False,
         context_length=context_length,
         evidence=trials.evidence,
@@ -208,15 +213,34 @@ def _other_tokens(trials: _Trials, meant: Sequence[object], said: list[str]) -> 
     )
 
 
-def _obeys_bias(trials: _Trials, go_on: Callable[..., dict[str, Any] | None]) -> bool:
-    """Return whether a bias makes it say what it would not: the prompt's last token again."""
-    token = trials.vocabulary.encode(trials.prompt)[-1]
-    answer = go_on("logit_bias", logit_bias={str(token): 100})
-    if answer is None:
+def _most_biases(trials: _Trials, go_on: Callable[..., dict[str, Any] | None]) -> int:
+    """Return on how many tokens it takes a bias that makes it say what it would not: the prompt's last token again."""
+    vocabulary = trials.vocabulary
+    token = vocabulary.encode(trials.prompt)[-1]
+    for count in sorted({min(each, vocabulary.size) for each in BIASES}, reverse=True):
+        others = [i for i in range(count) if i != token][: count - 1]
+        answer = go_on("logit_bias", logit_bias={str(token): 100, **{str(i): -1 for i in others}})
+        if answer is None:
+            continue
+        said, wanted = text_of(answer).strip(), vocabulary.decode([token]).strip()
+        trials.evidence["logit_bias"] = f"{said!r} with a bias of 100 on {wanted!r}, one of {count}"
+        return count if said == wanted else 0
+    return 0
+
+
+def _repeats(trials: _Trials, several: bool) -> bool:
+    """Return whether a seed makes a wild answer come again, and the answers of one request differ all the same."""
+    settings = {"seed": 1, "temperature": 2, "max_tokens": 8, **({"n": 2} if several else {})}
+    answers = [trials.complete("seed", **settings) for _ in range(2)]
+    told = [[str(each.get("text")) for each in choices_of(answer)] for answer in answers if answer is not None]
+    if len(told) < 2:
         return False
-    said, wanted = text_of(answer).strip(), trials.vocabulary.decode([token]).strip()
-    trials.evidence["logit_bias"] = f"{said!r} with a bias of 100 on {wanted!r}"
-    return said == wanted
+    first, second = told
+    apart = len(set(first)) == len(first)
+    trials.evidence["seed"] = "the same twice" if first == second else "different answers"
+    if not apart:
+        trials.evidence["seed"] = "the same answer several times in one request"
+    return first == second and apart
 
 
 def _several(trials: _Trials, go_on: Callable[..., dict[str, Any] | None]) -> bool:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from trimtab.engines.remote.capabilities import Capabilities
-from trimtab.engines.remote.client import Client
+from trimtab.engines.remote.client import Client, client_of
 from trimtab.engines.remote.meter import Meter
 from trimtab.engines.remote.probe import MOST, probe
 from trimtab.engines.remote.tokenizer import load_vocabulary
@@ -26,9 +25,8 @@ from trimtab.errors import ConfigError, EndpointError, PolicyError, VocabularyEr
 from trimtab.policies.base import Leaf, Policy, Prompt
 from trimtab.policies.knob import Knob, KnobValues
 from trimtab.policies.lm import resolve_device
+from trimtab.policies.model_source import EndpointSource
 from trimtab.policies.vocabulary import Vocabulary
-
-_clients: WeakValueDictionary[tuple[str, str | None], Client] = WeakValueDictionary()
 
 
 class Remote(Leaf):
@@ -86,7 +84,7 @@ class Remote(Leaf):
         name: str | None = None,
         device: str = "auto",
     ) -> None:
-        client = _client(endpoint, key)
+        client = client_of(endpoint, key)
         self._vocabulary = tokenizer if isinstance(tokenizer, Vocabulary) else load_vocabulary(tokenizer)
         self._capabilities = probe(client, model, self._vocabulary)
         self._host = _Host(
@@ -300,18 +298,17 @@ class _Host:
         return read
 
 
-def _client(endpoint: str | Client, key: str | None) -> Client:
-    """Return the client of an address and a key, the one that there is if there is one."""
-    if isinstance(endpoint, Client):
-        if key is not None:
-            raise ConfigError(
-                given="a client and a key=", expected="one of them", hint="the client has its key: Client(url, key=...)"
-            )
-        return endpoint
-    client = _clients.get((endpoint, key))
-    if client is None:
-        client = _clients[endpoint, key] = Client(endpoint, key=key)
-    return client
+def connect(source: EndpointSource, *, device: str = "auto") -> Remote:
+    """Return the policy that a policy file's endpoint stands for; ``file.build(tt.LM.load, connect)`` takes it.
+
+    Args:
+        source: of the file.
+        device: where log-probs go.
+
+    Raises:
+        TrimtabError: as :class:`Remote`.
+    """
+    return Remote(source.endpoint, source.model, tokenizer=source.tokenizer, key=source.key, k=source.k, device=device)
 
 
 def _usable(can: Capabilities, vocabulary: Vocabulary, k: int | None) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from trimtab.engines.remote.capabilities import TokenForm
-from trimtab.errors import EndpointError, PromptError
+from trimtab.errors import EndpointError, PromptError, VocabularyError
 from trimtab.policies.vocabulary import Vocabulary
 
 _ID = re.compile(r"token_id:(\d+)")
@@ -92,6 +92,44 @@ class Tokens:
                 hint="use an endpoint that takes token ids, such as vLLM",
             )
         return text
+
+    def ids(self, tokens: Sequence[str]) -> tuple[int, ...]:
+        """Turn the tokens of an answer into ids, where the endpoint names them by id.
+
+        Raises:
+            EndpointError: one has another form than the endpoint's tokens before, or is none of the vocabulary's.
+        """
+        found = [self._candidates(token) for token in tokens]
+        for token, candidates in zip(tokens, found, strict=True):
+            if self.form != "id" or len(candidates) != 1:
+                raise EndpointError(
+                    given=f"an answer with the token {token!r}, where the endpoint gave ids of its tokenizer before",
+                    expected="one form of tokens, all of them of the tokenizer",
+                    hint="its replicas may be of different versions; probe each one alone",
+                )
+        return tuple(candidates[0] for candidates in found)
+
+    def spell(self, prefix: Sequence[int], text: str) -> tuple[int, ...]:
+        """Turn a text that follows a prefix into ids that, after the prefix, are written as that text.
+
+        Raises:
+            VocabularyError: the tokenizer cannot write it there.
+        """
+        vocabulary = self.vocabulary
+        ids = tuple(vocabulary.encode_answer(text))
+        if vocabulary.tokenizer is None or not text:
+            return ids
+        whole = self.write(prefix) + text
+        if self.write([*prefix, *ids]) == whole:
+            return ids
+        again = tuple(vocabulary.encode(whole))  # some tokenizers begin every text with a space
+        if again[: len(prefix)] == tuple(prefix) and self.write(again) == whole:
+            return again[len(prefix) :]
+        raise VocabularyError(
+            given=f"the text {text[:40]!r} after {self.write(prefix)[-20:]!r}, which the tokenizer writes otherwise",
+            expected="a tokenizer that writes every text back as it was",
+            hint="use an endpoint that names tokens by id, such as vLLM",
+        )
 
     def _candidates(self, token: str) -> Sequence[int]:
         """Return the ids that a token may be."""
