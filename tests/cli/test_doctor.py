@@ -35,7 +35,7 @@ def test_as_one_object(trimtab, path):
     assert found["policy"] == "base * polite^strength"
     assert {each["engine"]: each["verdict"] for each in found["engines"]} == {
         "local": "exact",
-        "remote, top 20": "chunk search only",  # for its search, which is worse than the product
+        **dict.fromkeys(("remote, top 20", "remote, bias", "remote, text"), "chunk search only"),  # for its search
     }
     assert set(found["engines"][0]["parts"][0]) == {"what", "verdict", "reason", "way_out"}
 
@@ -43,7 +43,8 @@ def test_as_one_object(trimtab, path):
 def test_an_expression_with_its_models_and_knobs(trimtab):
     expression = ("doctor", "base * guide^w", "--model", "base=org/base", "--model", "guide=org/guide", "--json")
     found = trimtab(*expression, "--knob", "w=1").json
-    assert [each["verdict"] for each in found["engines"]] == ["exact", "approximate on the top k"]
+    verdicts = [each["verdict"] for each in found["engines"]]
+    assert verdicts == ["exact", "approximate on the top k", "approximate by bias", "chunk search only"]
     ran = trimtab(*expression)
     assert ran.code == 2 and "'w'" in json.loads(ran.err)["error"]["given"]
 

@@ -3,6 +3,8 @@ import math
 import pytest
 
 from trimtab.decoding.answer import Answer
+from trimtab.errors import UsageError
+from trimtab.evaluation.measure import KL, PERPLEXITY, Group
 from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, repetition
 
 
@@ -48,3 +50,15 @@ def test_mean_kl_and_length_weigh_tokens_and_answers():
     answers = [answer([0.3]), answer([0.0, 0.6, 0.9])]
     assert mean_kl(answers) == pytest.approx(1.8 / 4)  # over tokens
     assert mean_length(answers) == pytest.approx(2.0)  # over answers
+
+
+def test_what_was_not_measured_is_refused():
+    silent = Answer("a", "b", (1, 2), (), (), (), "length")
+    with pytest.raises(UsageError, match="answers without KL"):
+        mean_kl([silent])
+    assert mean_kl([silent, answer([0.2, 0.4])]) == pytest.approx(0.3)
+    with pytest.raises(UsageError, match="answers without log-probabilities"):
+        perplexity([silent.log_probs])
+    assert mean_length([silent]) == 2
+    group = Group({}, (silent, answer([0.2])), {})
+    assert (KL.tally(group), PERPLEXITY.tally(group)) == ((0.2, 1), (1.0, 1))

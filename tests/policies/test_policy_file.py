@@ -303,7 +303,9 @@ def test_an_endpoint_is_sketched_without_asking(file):
     (base, *_) = sketch.leaves({"strength": torch.ones(1)})
     assert base.partial and base.reference == base and str(sketch).startswith("base * guide^strength")
     with pytest.raises(UsageError, match="likeliest tokens only, as a divisor"):
-        file(TEXT.replace("base: hub/base", f"base: {SERVED}").replace("policy: base *", "policy: guide / base *")).sketch()
+        file(
+            TEXT.replace("base: hub/base", f"base: {SERVED}").replace("policy: base *", "policy: guide / base *")
+        ).sketch()
     with pytest.raises(UsageError, match="which has no weights"):
         base + Vector({}, {}, Origin("x", "x"), "care")
 

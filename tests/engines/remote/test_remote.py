@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import trimtab as tt
+from trimtab.engines import LOCAL, REMOTE_TEXT, REMOTE_TOP_K, VLLM, explain
 from trimtab.engines.remote import ToyEndpoint
 from trimtab.engines.remote.remote import Uncut
 from trimtab.errors import ConfigError, EndpointError, ModelError, UsageError, VocabularyError
@@ -133,6 +134,13 @@ def test_a_token_that_was_drawn_beside_the_k_likeliest_is_left_out(serve):
     service.edit = add_drawn
     assert torch.equal(remote.next_log_probs(PROMPTS), top_k(TABLE, 3).next_log_probs(PROMPTS))
     assert remote.unknown == 0
+
+
+def test_it_runs_as_it_is_where_policies_run(serve):
+    remote = serve(TABLE, most=3).remote()
+    verdicts = [explain(remote * GUIDE, abilities).verdict for abilities in (LOCAL, REMOTE_TOP_K, REMOTE_TEXT, VLLM)]
+    assert verdicts == ["exact", "exact", "chunk search only", "impossible"]
+    assert explain(GUIDE * remote, REMOTE_TOP_K).parts[1].reason.startswith("its own endpoint is asked")
 
 
 def test_what_needs_every_token_is_refused(serve):
