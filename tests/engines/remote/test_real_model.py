@@ -3,8 +3,12 @@
 import pytest
 import torch
 
+from trimtab.decoding import Sampling, SearchPlan, Settings, chunk_beam, sentences
+from trimtab.engines import generate, search
+from trimtab.engines.remote import BiasEngine, RemoteEngine
 from trimtab.policies.lm import LM
 from trimtab.policies.support import top_k
+from trimtab.values import RewardValue
 
 PROMPTS = ["The film was", "Caf\N{LATIN SMALL LETTER E WITH ACUTE} na\N{LATIN SMALL LETTER I WITH DIAERESIS}f:\n\n  1."]
 
@@ -39,3 +43,23 @@ def test_by_text_they_are_those_of_the_tokens_that_the_text_is_cut_into(serve, b
     assert apart != encode("The films")
     assert torch.equal(remote.init([apart])[0], remote.next_log_probs(["The films"]))
     assert remote.recut == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "text"])
+def test_engines_of_text_go_on_as_the_model_does(serve, base, ids):
+    client = serve(base, ids=ids, most=20 if ids else 0).client()
+    greedy = Settings(Sampling(0.0), max_new_tokens=12)
+    expected = base.generate(PROMPTS, max_new_tokens=12, temperature=0.0)
+    found = generate(RemoteEngine(client, "toy", tokenizer=base.vocabulary), PROMPTS, greedy)
+    assert [answer.text for answer in found] == [answer.text for answer in expected]
+    flat = RewardValue(lambda completions, **_: [0.0] * len(completions))
+    for shape in (chunk_beam(1, 1, 5), chunk_beam(1, 1, sentences(8))):
+        plan = SearchPlan(flat, shape)
+        searched = search(RemoteEngine(client, "toy", tokenizer=base.vocabulary), PROMPTS, plan, greedy)
+        assert [each.best.text for each in searched] == [answer.text for answer in expected]
+    guide = base.with_prompt("A delighted review:\n\n")
+    steered = (base * guide / base**0.5).generate(PROMPTS, max_new_tokens=12, temperature=0.0)
+    biased = generate(BiasEngine(client, "toy", guide / base**0.5), PROMPTS, greedy)
+    assert [answer.text for answer in biased] == [answer.text for answer in steered]
+    assert min(share for answer in biased for share in answer.listed) < 1
