@@ -39,7 +39,13 @@ def start(kind, base, guide, dtype):
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    arguments = {"dtype": dtype, "enforce_eager": True, "max_model_len": 512, "enable_prefix_caching": False}
+    arguments = {
+        "dtype": dtype,
+        "enforce_eager": True,
+        "max_model_len": 512,
+        "enable_prefix_caching": False,
+        "kv_cache_memory_bytes": 2**30,
+    }
     if kind != "both":
         return LLMEngine.from_engine_args(EngineArgs(model=guide if kind == "guide" else base, **arguments))
     from trimtab.engines.vllm.engine import VLLMEngine

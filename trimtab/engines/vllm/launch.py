@@ -16,6 +16,9 @@ SLOTS = 4
 MOST = 32
 """Mixes that are kept in memory."""
 
+CPU_SHARE = 0.4
+"""Share of a machine's memory that vLLM's CPU build may take; its own default is .92, which few machines have free."""
+
 
 def engine_arguments(plan: Plan, mixes: Mixes | None, *, dtype: str = "auto", cpu: bool = False) -> dict[str, Any]:
     """Return vLLM's arguments for a plan, by their names in ``EngineArgs``.
@@ -38,7 +41,7 @@ def engine_arguments(plan: Plan, mixes: Mixes | None, *, dtype: str = "auto", cp
         "logits_processors": [PROCESSOR],
     }
     if cpu:
-        steered["enable_chunked_prefill"] = False
+        steered |= {"enable_chunked_prefill": False, "gpu_memory_utilization": CPU_SHARE}
     if mixes is None:
         return steered
     return steered | {"enable_lora": True, "max_lora_rank": mixes.rank, "max_loras": SLOTS, "max_cpu_loras": MOST}

@@ -108,13 +108,14 @@ class TrimtabForCausalLM(nn.Module, SupportsLoRA):
         total: Tensor | None = None
         columns = min(self.plan.columns, *(logits.shape[1] for logits in said))
         for logits, weight, floored in zip(said, exponents.unbind(-1), self.plan.floored, strict=True):
-            scores, weight = logits[:, :columns].float(), weight[:, None]
-            if floored:
+            scores, weight = logits[:, :columns], weight[:, None]  # products with weight are in float32, without a copy
+            if floored and (weight.is_cuda or bool((weight < 0).any())):  # a GPU is not waited for
                 scores = torch.where(weight < 0, torch.maximum(scores, scores.amax(-1, keepdim=True) - FLOOR), scores)
             total = scores * weight if total is None else torch.addcmul(total, scores, weight)
         assert total is not None
         total = total.log_softmax(-1)  # penalties multiply, so what they act on must not depend on a row's constant
-        return nn.functional.pad(total, (0, said[0].shape[1] - columns), value=-torch.inf)
+        missing = said[0].shape[1] - columns
+        return nn.functional.pad(total, (0, missing), value=-torch.inf) if missing else total
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load the weights of all LMs; those of the first come without its name in front."""
