@@ -126,6 +126,20 @@ class Asked:
         vectors = {name: sketch_vector(where, name) for name, where in self.vectors.items() if name in mentioned}
         return parse(self.text, models, declared, vectors)
 
+    def as_file(self, knobs: Mapping[str, float]) -> PolicyFile:
+        """Return the policy file, or one that says what the expression does; :meth:`policy` has the arguments.
+
+        Raises:
+            ExpressionError: a model in the expression was not named.
+        """
+        from trimtab.policies.policy_file import PolicyFile
+
+        if self.file is not None:
+            return self.file
+        declared = {name: {"default": 1.0} for name in self._declared(knobs)}
+        named = {"models": dict(self.models), "vectors": dict(self.vectors), "knobs": declared}
+        return PolicyFile.model_validate({**named, "policy": self.text})
+
     def _declared(self, knobs: Mapping[str, float]) -> dict[str, Knob]:
         """Return the knobs of an expression, in which every name has to be known."""
         from trimtab.policies.expression import names

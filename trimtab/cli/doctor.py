@@ -65,10 +65,10 @@ def doctor(
 def _explain(talk: Talk, asked: Asked, knobs: dict[str, float]) -> None:
     """Say where a policy runs."""
     from trimtab.assets import built_in_models
-    from trimtab.engines import BUILT, explain
+    from trimtab.engines import ALL, explain
 
     sketch = asked.sketch(knobs)
-    found = [explain(sketch, abilities, search=asked.search) for abilities in BUILT]
+    found = [explain(sketch, abilities, search=asked.search) for abilities in ALL]
     if talk.as_json:
         engines = [asdict(each) | {"verdict": each.verdict} for each in found]
         talk.result({"policy": str(sketch), "engines": engines})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import secrets
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.text import Text
 
 from trimtab.cli.asked import Asked
 from trimtab.cli.console import Talk
+from trimtab.cli.on_vllm import answer_on_vllm, refuse_beside_vllm
 from trimtab.cli.options import (
     Beams,
     Branches,
@@ -32,7 +32,7 @@ from trimtab.cli.options import (
     knob_values,
     pairs,
 )
-from trimtab.cli.searching import lacks, refuse_beside_search, search_settings, show
+from trimtab.cli.searching import refuse_beside_search, search_settings, show
 from trimtab.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     likelihood: Likelihood = None,
     weight: Weight = None,
     seed: Seed = None,
+    engine: Annotated[
+        Literal["local", "vllm"], typer.Option(help="What runs it; vllm needs vLLM beside it.")
+    ] = "local",
     dtype: Dtype = "auto",
     device: Device = "auto",
     as_json: Json = False,
@@ -102,7 +105,8 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     searched = search_settings(asked, search, options)
     if searched is not None:
         refuse_beside_search(n, draft)
-    built = asked.policy(knobs)
+    if engine == "vllm":
+        refuse_beside_vllm(draft, keyword, device)
     drafter = None if draft is None else build_draft(draft, models, dtype=dtype, device=device)
     flags = {
         "max_new_tokens": max_new_tokens,
@@ -115,8 +119,13 @@ def generate(  # noqa: PLR0913 -- one parameter an option
         "stop": None if stop is None else tuple(stop),
     }
     settings = {**asked.decoding.model_dump(), **{name: value for name, value in flags.items() if value is not None}}
-    settings["keywords"] = constraints
     seed = secrets.randbits(31) if seed is None else seed
+    if engine == "vllm":
+        found = answer_on_vllm(asked, texts, settings | {"seed": seed}, searched, n=n, knobs=knobs, talk=talk)
+        show(talk, str(asked.sketch(knobs)), seed, found)
+        return
+    settings["keywords"] = constraints
+    built = asked.policy(knobs)
     if searched is not None:
         from trimtab.decoding.search import search as find
         from trimtab.decoding.search_plan import build_plan
@@ -124,15 +133,7 @@ def generate(  # noqa: PLR0913 -- one parameter an option
         plan = build_plan(searched, asked.lm, progress=talk.note)
         show(talk, str(built), seed, find(built, texts, plan.value, plan.shape, seed=seed, knobs=knobs, **settings))
         return
-    answers = built.generate(texts, n=n, seed=seed, knobs=knobs, draft=drafter, **settings)
-    if as_json:
-        from dataclasses import asdict
-
-        talk.result({"policy": str(built), "seed": seed, "answers": [asdict(answer) for answer in answers]})
-        return
-    for answer in answers:
-        kl = f"  [{answer.mean_kl:.2f} nats per token from the base]"
-        talk.out.print(Text(answer.prompt, style="bold") + Text(answer.text) + Text(kl + lacks(answer), style="dim"))
+    show(talk, str(built), seed, built.generate(texts, n=n, seed=seed, knobs=knobs, draft=drafter, **settings))
 
 
 def _constraints(

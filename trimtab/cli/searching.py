@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -93,19 +94,26 @@ def refuse_beside_search(n: int, draft: str | None) -> None:
         )
 
 
-def show(talk: Talk, policy: str, seed: int, found: Sequence[Found]) -> None:
-    """Print the best answer to each prompt, or everything as JSON."""
+def show(talk: Talk, policy: str, seed: int, made: Sequence[Answer] | Sequence[Found]) -> None:
+    """Print the answers, or the best that was found for each prompt, or everything as JSON."""
+    from trimtab.decoding.answer import Answer
     from trimtab.decoding.found_file import found_to_dict
 
+    answers = [each for each in made if isinstance(each, Answer)]
+    found = [each for each in made if not isinstance(each, Answer)]
     if talk.as_json:
-        talk.result({"policy": policy, "seed": seed, "found": [found_to_dict(one) for one in found]})
+        told = {"answers": [asdict(each) for each in answers]} if answers else {"found": [*map(found_to_dict, found)]}
+        talk.result({"policy": policy, "seed": seed, **told})
         return
+    for answer in answers:
+        about = f"  [{answer.mean_kl:.2f} nats per token from the base]" if answer.kl else ""
+        _print(talk, answer, about)
     for one in found:
         answer, score = one.hypotheses[0]
-        about = f"  [score {score:.3f}]{lacks(answer)}"
-        talk.out.print(Text(answer.prompt, style="bold") + Text(answer.text) + Text(about, style="dim"))
+        _print(talk, answer, f"  [score {score:.3f}]")
 
 
-def lacks(answer: Answer) -> str:
-    """Say which keywords an answer lacks, if it does."""
-    return f"  [lacks {', '.join(answer.unmet)}]" if answer.unmet else ""
+def _print(talk: Talk, answer: Answer, about: str) -> None:
+    """Print a prompt, its answer, what is known of it, and which keywords it lacks."""
+    lacks = f"  [lacks {', '.join(answer.unmet)}]" if answer.unmet else ""
+    talk.out.print(Text(answer.prompt, style="bold") + Text(answer.text) + Text(about + lacks, style="dim"))

@@ -8,13 +8,10 @@ from trimtab.engines.local import LOCAL, LocalEngine
 from trimtab.engines.search import search
 
 ALL = (LOCAL, VLLM, REMOTE_TOP_K, REMOTE_BIAS, REMOTE_TEXT)
-"""The abilities of every kind of engine, built or planned."""
-BUILT = (LOCAL, REMOTE_TOP_K, REMOTE_BIAS, REMOTE_TEXT)
-"""Those that can be used now."""
+"""The abilities of every kind of engine."""
 
 __all__ = [
     "ALL",
-    "BUILT",
     "LOCAL",
     "REMOTE_BIAS",
     "REMOTE_TEXT",

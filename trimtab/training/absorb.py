@@ -21,7 +21,7 @@ from trimtab.errors import ConfigError
 from trimtab.policies.advance import every_leaf
 from trimtab.policies.base import Policy
 from trimtab.policies.lm import LM
-from trimtab.policies.policy_file import write_policy_file
+from trimtab.policies.policy_file import PolicyFile, write_policy_file
 from trimtab.policies.view import View
 from trimtab.policies.write_folder import write_folder
 from trimtab.rewards import Reward, load_reward
@@ -92,7 +92,7 @@ def train_absorb(
     place = Conditioned.find(settings.policy, settings.guide)
     reward = _reward(place, settings, progress)
     load = partial(LM.load, dtype=settings.dtype, device=settings.device)
-    policy, guide = place.file.build(load), place.file.lm(place.name, load)
+    policy, guide = place.file.build(load), _lm(place.file, place.name, load)
     _check_place(guide, policy, place)
     training, held = _rows(policy, settings)
     progress(f"sampling {settings.n} answers to each of {len(training) + len(held)} prompts")
@@ -104,7 +104,7 @@ def train_absorb(
     folder = settings.output / "guide"
     absorbed = place.replaced(str(folder.absolute()))
     loaded = _with(load, str(folder.absolute()), plain)
-    kl = partial(_kl, guide, absorbed.lm(place.name, loaded))
+    kl = partial(_kl, guide, _lm(absorbed, place.name, loaded))
     heldout = [Written(each.prompt, each.completion) for each in before]
     numbers = {"kl_before": mean_kl(kl, heldout, settings.micro_rows)}
     parameters = plain.trunk.parameters(plain.adapter)
@@ -126,6 +126,13 @@ def train_absorb(
     write_folder(folder, partial(write_adapter, lm=plain), _about(plain, place, settings, reward, numbers), readme)
     write_policy_file(settings.output / "policy.yaml", place.replaced(folder.name))
     return Outcome(settings.output, folder, numbers, seconds)
+
+
+def _lm(file: PolicyFile, name: str, load: Callable[[str], LM]) -> LM:
+    """Load one of the models of a file without endpoints."""
+    lm = file.lm(name, load)
+    assert isinstance(lm, LM)
+    return lm
 
 
 def _reward(place: Conditioned, settings: AbsorbSettings, progress: Callable[[str], None]) -> Reward:

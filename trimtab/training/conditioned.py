@@ -9,7 +9,8 @@ from typing import Any
 from trimtab.errors import ConfigError
 from trimtab.policies.expression import names
 from trimtab.policies.guide_folder import read_guide_file
-from trimtab.policies.policy_file import ModelSource, PolicyFile, read_policy_file
+from trimtab.policies.model_source import ModelSource
+from trimtab.policies.policy_file import PolicyFile, read_policy_file
 from trimtab.policies.sketch import Sketch
 
 
@@ -40,7 +41,14 @@ class Conditioned:
             ModelError: a folder holds an adapter that does not say what its base is.
         """
         file = read_policy_file(path)
-        models = {name: file.models[name] for name in names(file.policy) if name in file.models}
+        mentioned = {name: file.models[name] for name in names(file.policy) if name in file.models}
+        models = {name: source for name, source in mentioned.items() if isinstance(source, ModelSource)}
+        if endpoints := [name for name in mentioned if name not in models]:
+            raise ConfigError(
+                given=f"{path}, in which {endpoints[0]} is behind an endpoint",
+                expected="models that are here: many answers of the policy are sampled, and read at every token",
+                hint="put a smaller model of the same tokenizer in its place",
+            )
         sketches = {
             name: Sketch.read(model.source, system=model.system, prompt=model.prompt) for name, model in models.items()
         }
@@ -56,7 +64,9 @@ class Conditioned:
     @property
     def model(self) -> ModelSource:
         """Where it comes from, and what it sees."""
-        return self.file.models[self.name]
+        model = self.file.models[self.name]
+        assert isinstance(model, ModelSource)  # files with endpoints are refused
+        return model
 
     @property
     def about(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from trimtab.engines.remote.client import Client, client_of
 from trimtab.engines.remote.completions import Completions, Said
 from trimtab.engines.remote.meter import Meter
 from trimtab.engines.remote.probe import probe
-from trimtab.engines.remote.tokenizer import load_vocabulary
+from trimtab.engines.tokenizer import load_vocabulary
 from trimtab.errors import EndpointError, TrimtabError
 from trimtab.policies.knob import bind
 from trimtab.policies.vocabulary import Vocabulary

@@ -18,9 +18,9 @@ from trimtab.engines.remote.capabilities import Capabilities
 from trimtab.engines.remote.client import Client, client_of
 from trimtab.engines.remote.meter import Meter
 from trimtab.engines.remote.probe import MOST, probe
-from trimtab.engines.remote.tokenizer import load_vocabulary
 from trimtab.engines.remote.tokens import Read, Tokens
 from trimtab.engines.remote.wire import AS_IDS, one_token, top_of
+from trimtab.engines.tokenizer import load_vocabulary
 from trimtab.errors import ConfigError, EndpointError, PolicyError, VocabularyError
 from trimtab.policies.base import Leaf, Policy, Prompt
 from trimtab.policies.knob import Knob, KnobValues

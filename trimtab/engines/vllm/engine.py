@@ -22,6 +22,7 @@ from trimtab.engines.vllm.launch import engine_arguments
 from trimtab.engines.vllm.layout import Layout, lay_out
 from trimtab.engines.vllm.mixes import Mixes
 from trimtab.engines.vllm.plan import VARIABLE
+from trimtab.engines.vllm.refusals import check_heads
 from trimtab.engines.vllm.serve import on_cpu, require_vllm
 from trimtab.errors import ConfigError, PromptError, RunError
 from trimtab.policies.knob import bind
@@ -73,6 +74,7 @@ class VLLMEngine:
     ) -> None:
         require_vllm()
         layout = lay_out(file, progress=progress)
+        check_heads(layout.plan.models, int((arguments or {}).get("tensor_parallel_size", 1)))
         self._layout, self._plan = layout, layout.plan.to_json()
         self._knobs = file.sketch().knobs
         self._view = _view(layout)
@@ -81,9 +83,12 @@ class VLLMEngine:
         self._mixes = None if vectors is None else Mixes.load(vectors.folders, Path(self._room.name))
         os.environ[VARIABLE] = self._plan
         progress("starting vLLM")
-        self._vllm = _start(
-            engine_arguments(layout.plan, self._mixes, dtype=layout.dtype, cpu=on_cpu()) | dict(arguments or {})
-        )
+        told = engine_arguments(layout.plan, self._mixes, dtype=layout.dtype, cpu=on_cpu()) | dict(arguments or {})
+        try:
+            self._vllm = _start(told)
+        except BaseException:
+            self._room.cleanup()
+            raise
         self._open: dict[str, _Asked] = {}
         self._tickets = 0
         self._adapters: dict[str, LoRARequest] = {}

@@ -17,6 +17,7 @@ from trimtab.assets import built_in_models, get_model, home, quiet_transformers
 from trimtab.assets.store import Progress, make_once, silent
 from trimtab.engines.abilities import VLLM
 from trimtab.engines.explain import explain
+from trimtab.engines.tokenizer import load_vocabulary
 from trimtab.engines.vllm.plan import Plan, factors
 from trimtab.policies.knob import Exponent
 from trimtab.policies.lm import load_trunk
@@ -74,8 +75,6 @@ def lay_out(file: PolicyFile, *, progress: Progress = silent) -> Layout:
         ModelError: a model cannot be loaded.
         VocabularyError: the models speak different tokens.
     """
-    from trimtab.engines.remote.tokenizer import load_vocabulary
-
     policy = file.sketch()
     explain(policy, VLLM).check()
     found = [(leaf, exponent) for leaf, exponent in factors(policy) if isinstance(leaf, Sketch)]

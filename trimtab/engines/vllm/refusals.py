@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from transformers import AutoConfig
+
+from trimtab.assets import quiet_transformers
 from trimtab.engines.vllm.plan import Plan
 from trimtab.errors import ConfigError
 
@@ -38,6 +42,28 @@ def check_version(version: str) -> None:
             expected=f"vLLM from {oldest} to {newest}, which trimtab was tested with",
             hint=f'pip install "vllm>={oldest},<{above}"',
         )
+
+
+def check_heads(models: Sequence[str], ranks: int) -> None:
+    """Refuse to split models over ranks that do not divide their attention heads.
+
+    Args:
+        models: folders or hub ids.
+        ranks: size of tensor parallelism.
+
+    Raises:
+        ConfigError: a model cannot be split so.
+    """
+    for model in models if ranks > 1 else ():
+        with quiet_transformers():
+            heads = AutoConfig.from_pretrained(model, trust_remote_code=False).num_attention_heads
+        if heads % ranks:
+            fit = [size for size in range(2, heads + 1) if heads % size == 0]
+            raise ConfigError(
+                given=f"tensor parallelism over {ranks} ranks with {model}, which has {heads} attention heads",
+                expected=f"a number of ranks that divides the heads of every model; for this one 1 or {fit}",
+                hint="use --data-parallel-size, or a guide with other heads",
+            )
 
 
 def check_model_config(config: VllmConfig, plan: Plan) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from trimtab.engines.vllm.launch import MOST, engine_arguments
 from trimtab.engines.vllm.layout import Layout
 from trimtab.engines.vllm.mixes import MIXES_VARIABLE, STEP, Mixes
 from trimtab.engines.vllm.plan import VARIABLE
-from trimtab.engines.vllm.refusals import check_version
+from trimtab.engines.vllm.refusals import check_heads, check_version
 from trimtab.errors import ConfigError
 from trimtab.policies.knob import bind, declared_knobs
 
@@ -97,6 +98,7 @@ def command(layout: Layout, name: str, arguments: Sequence[str]) -> Command:
             expected="prompts that clients send as they are to be read",
             hint="leave system: and prompt: out of the file, and send them with each request",
         )
+    check_heads(layout.plan.models, _ranks(arguments))
     environment = {VARIABLE: layout.plan.to_json()}
     mixes, served = None, [name]
     if layout.vectors is not None:
@@ -161,6 +163,13 @@ def _flag(name: str, value: object) -> list[str]:
 
 def _names(arguments: Sequence[str], flag: str) -> bool:
     return any(argument.partition("=")[0] == flag for argument in arguments)
+
+
+def _ranks(arguments: Sequence[str]) -> int:
+    """Return the size of tensor parallelism that vLLM's arguments ask for."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    sizes = [after for flag, after in pairwise(words) if flag in ("--tensor-parallel-size", "-tp")]
+    return int(sizes[-1]) if sizes and sizes[-1].isdigit() else 1  # vLLM says itself what is no number
 
 
 def _version() -> tuple[str, bool] | None:

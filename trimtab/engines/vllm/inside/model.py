@@ -111,7 +111,7 @@ class TrimtabForCausalLM(nn.Module, SupportsLoRA):
             scores, weight = logits[:, :columns], weight[:, None]  # products with weight are in float32, without a copy
             if floored and (weight.is_cuda or bool((weight < 0).any())):  # a GPU is not waited for
                 scores = torch.where(weight < 0, torch.maximum(scores, scores.amax(-1, keepdim=True) - FLOOR), scores)
-            total = scores * weight if total is None else torch.addcmul(total, scores, weight)
+            total = scores * weight if total is None else total.addcmul_(scores, weight)
         assert total is not None
         total = total.log_softmax(-1)  # penalties multiply, so what they act on must not depend on a row's constant
         missing = said[0].shape[1] - columns

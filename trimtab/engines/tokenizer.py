@@ -33,7 +33,7 @@ def load_vocabulary(source: str | Path) -> Vocabulary:
         raise ModelError(
             given=f"the tokenizer {str(source)!r}, which cannot be loaded: {str(error).strip().splitlines()[0]}",
             expected="a built-in name, a folder with a tokenizer, or a hub id that can be reached",
-            hint="pass the tokenizer of the very model that the endpoint serves",
+            hint="pass the tokenizer of the very model that is run",
         ) from error
     try:
         settings = GenerationConfig.from_pretrained(path).eos_token_id
