@@ -94,10 +94,11 @@ def lay_out(file: PolicyFile, *, progress: Progress = silent) -> Layout:
 
 
 def _dtype(source: str) -> str:
-    """Return the dtype that the weights of a model are stored in."""
+    """Return the 16-bit dtype that the weights of a model are stored in; vLLM decides for all others."""
     with quiet_transformers():
         dtype = AutoConfig.from_pretrained(_place(source), trust_remote_code=False).dtype
-    return "auto" if dtype is None else str(dtype).removeprefix("torch.")
+    name = str(dtype).removeprefix("torch.")
+    return name if name in ("bfloat16", "float16") else "auto"
 
 
 def _folder(leaf: Sketch, progress: Progress) -> str:

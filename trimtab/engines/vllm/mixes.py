@@ -147,7 +147,7 @@ class Mixes:
         else:
             module, some = next(each for vector in self.vectors.values() for each in vector.low_rank.items())
             factors = {module: LowRank(torch.zeros_like(some.down[:1]), torch.zeros_like(some.up[:, :1]))}
-        self.room.mkdir(parents=True, exist_ok=True)
+        self.room.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="mix-", dir=self.room))
         write_factors(folder, factors, base)
         return folder

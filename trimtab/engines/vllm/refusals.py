@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from trimtab.assets import quiet_transformers
 from trimtab.engines.vllm.plan import Plan
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 OLDEST, NEWEST = (0, 32), (0, 32)
 """The versions of vLLM, first two numbers, that were tested; its interfaces are young and change."""
+
+_FORMATS = ("auto", "hf", "safetensors")
 
 
 def check_version(version: str) -> None:
@@ -66,6 +68,26 @@ def check_heads(models: Sequence[str], ranks: int) -> None:
             )
 
 
+def check_context(config: PretrainedConfig, model: str, length: int) -> None:
+    """Refuse sequences that one of the LMs cannot read.
+
+    Args:
+        config: of the LM.
+        model: its folder or hub id.
+        length: of the longest sequence, in tokens.
+
+    Raises:
+        ConfigError: the LM's context is shorter.
+    """
+    context = config.max_position_embeddings
+    if length > context:
+        raise ConfigError(
+            given=f"sequences of up to {length} tokens with {model}, which reads {context}",
+            expected="a length that every LM of the policy can read",
+            hint=f"--max-model-len {context}",
+        )
+
+
 def check_model_config(config: VllmConfig, plan: Plan) -> None:
     """Refuse settings of vLLM under which requests would not be steered.
 
@@ -84,6 +106,11 @@ def check_model_config(config: VllmConfig, plan: Plan) -> None:
         ),
         (parallel.pipeline_parallel_size > 1, "pipeline parallelism", "use --tensor-parallel-size"),
         (parallel.use_ubatching, "micro-batches", "leave --enable-dbo and --ubatch-size out"),
+        (
+            str(config.load_config.load_format) not in _FORMATS,
+            f"the load format {config.load_config.load_format}, which reads the first LM's weights alone",
+            f"one of {', '.join(_FORMATS)}",
+        ),
         (model.enable_prompt_embeds, "prompts as embeddings, which LMs do not share", "send tokens or texts"),
     ):
         if wrong:

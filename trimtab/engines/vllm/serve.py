@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -108,7 +109,7 @@ def command(layout: Layout, name: str, arguments: Sequence[str]) -> Command:
                 expected="a GPU: on a CPU, vLLM 0.32 gives a request that names no mix the one in its last slot",
                 hint="`trimtab generate --engine vllm` runs it, or write the sum as a model: `trimtab vector apply`",
             )
-        room = Path(tempfile.mkdtemp(prefix="trimtab-mixes-"))
+        room = Path(tempfile.gettempdir()) / f"trimtab-mixes-{secrets.token_hex(8)}"  # made with the first mix
         mixes = Mixes.load(layout.vectors.folders, room)
         default = _defaults(layout)
         served = [f"{name}-plain"] if mixes.name(default) else [name, f"{name}-plain"]

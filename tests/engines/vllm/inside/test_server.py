@@ -159,6 +159,10 @@ def test_mixes_are_models_that_are_made_on_demand_and_let_go(policy_file, servin
     for route in ("load", "unload"):
         told = {"lora_name": "policy", "lora_path": str(models_folder / "lora")}
         assert server.client.post(f"/v1/{route}_lora_adapter", json=told).status_code == 404
+    assert (
+        server.client.post("/adapters", json={"name": "policy", "src": str(models_folder / "lora")}).status_code == 404
+    )
+    assert server.client.delete("/adapters/policy").status_code == 404
     began = time.perf_counter()
     assert server.ask(model="medical:0.99", max_tokens=1).status_code == 200
     assert time.perf_counter() - began < 5

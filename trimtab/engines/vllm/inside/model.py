@@ -26,7 +26,7 @@ from vllm.transformers_utils.config import get_config
 
 from trimtab.engines.vllm.inside.rows import exponents_of_tokens
 from trimtab.engines.vllm.plan import Plan
-from trimtab.engines.vllm.refusals import check_model_config
+from trimtab.engines.vllm.refusals import check_context, check_model_config
 from trimtab.policies.product import FLOOR
 
 FIRST = "lm0"
@@ -49,8 +49,11 @@ class TrimtabForCausalLM(nn.Module, SupportsLoRA):
         check_model_config(vllm_config, self.plan)
         self.names = [f"lm{number}" for number in range(len(self.plan.models))]
         sources = [config.model, *self.plan.models[1:]]
+        self.widths: list[int] = []
         for name, source in zip(self.names, sources, strict=True):
             own = get_config(source, trust_remote_code=False, revision=config.revision if name == FIRST else None)
+            check_context(own, source, config.max_model_len)
+            self.widths.append(own.hidden_size)
             with set_model_tag(name):  # compiled code is kept by this name
                 inner = init_vllm_registered_model(vllm_config, prefix=maybe_prefix(prefix, name), hf_config=own)
             self.add_module(name, inner)
@@ -61,6 +64,7 @@ class TrimtabForCausalLM(nn.Module, SupportsLoRA):
             DefaultModelLoader.Source(source, revision=None, prefix=f"{name}.")
             for name, source in zip(self.names[1:], sources[1:], strict=True)
         ]
+        self.dtype = config.dtype
         self._columns = 4 // config.dtype.itemsize * len(self.names)
 
     @property
@@ -92,15 +96,22 @@ class TrimtabForCausalLM(nn.Module, SupportsLoRA):
         Returns:
             The hidden states of all LMs and the bits of the exponents, shape (T, sum of widths + columns).
         """
-        hidden = [inner(input_ids, positions) for inner in self.inner]
+        tokens = input_ids.clamp(max=self.plan.columns - 1)  # a smaller LM has no row for ids that no tokenizer makes
+        told = torch.empty(len(tokens), sum(self.widths) + self._columns, dtype=self.dtype, device=tokens.device)
+        place, end = 0, 0
+        for inner, width in zip(self.inner, self.widths, strict=True):
+            hidden = inner(tokens, positions)
+            end = place + width
+            told[:, place:end] = hidden  # at once: the next LM's captured graphs may use the same memory
+            place = end
         if exponents is None:
-            exponents = exponents_of_tokens(len(hidden[0]), len(self.names), hidden[0].device)
-        return torch.cat([*hidden, exponents.view(hidden[0].dtype)], -1)
+            exponents = exponents_of_tokens(len(told), len(self.names), told.device)
+        told[:, end:] = exponents.view(told.dtype)
+        return told
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """Return the weighted sum of logits, shape (rows, V), float32; None on the ranks that do not gather them."""
-        widths = [inner.config.hidden_size for inner in self.inner]
-        *parts, bits = torch.split(hidden_states, [*widths, self._columns], -1)
+        *parts, bits = torch.split(hidden_states, [*self.widths, self._columns], -1)
         exponents = bits.contiguous().view(torch.float32)
         said = [inner.compute_logits(part.contiguous()) for inner, part in zip(self.inner, parts, strict=True)]
         if any(logits is None for logits in said):

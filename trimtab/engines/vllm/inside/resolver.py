@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +20,45 @@ from trimtab.engines.vllm.mixes import MIXES_VARIABLE, Mixes
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[..., Awaitable[Any]], Callable[..., Awaitable[Any]]], Awaitable[None]]
 
-_CLOSED = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+_CLOSED = frozenset({"load_lora_adapter", "unload_lora_adapter", "adapters"})
+"""Parts of the routes by which clients could name paths; vLLM has two sets of them."""
+
+_LAG = 64
+"""Requests that end before the files of a mix go, after it was let go: what was aborted may still be read."""
 
 
 class MixResolver(LoRAResolver):
-    """Makes the adapter of a mix when a request names it as its model.
+    """Makes the adapter of a mix when a request names it as its model; vectors are read when the first one does.
 
     Args:
-        mixes: of the policy's vectors.
-        base: source of the first LM.
-        policy: the name under which the policy's own coefficients are asked for.
-        default: the mix that it stands for.
+        told: what :func:`~trimtab.engines.vllm.serve.command` says of the vectors.
     """
 
-    def __init__(self, mixes: Mixes, base: str, policy: str, default: Mapping[str, float]) -> None:
-        self.mixes, self.base, self.policy, self.default = mixes, base, policy, default
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self.told = told
 
-    @staticmethod
-    def of_environment() -> MixResolver | None:
-        """Return the resolver that ``trimtab vllm`` asked for, or None."""
-        text = os.environ.get(MIXES_VARIABLE)
-        if text is None:
-            return None
-        told = json.loads(text)
-        mixes = Mixes.load(told["folders"], Path(told["room"]), step=told["step"])
-        return MixResolver(mixes, told["base"], told["policy"], told["default"])
+    @cached_property
+    def mixes(self) -> Mixes:
+        """The vectors; their folder of adapters goes when this process ends."""
+        room = Path(self.told["room"])
+        atexit.register(shutil.rmtree, room, ignore_errors=True)
+        return Mixes.load(self.told["folders"], room, step=self.told["step"])
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-        """Return the adapter of a mix, or None where there is no such mix, which becomes a status 404."""
-        coefficients = self.default if lora_name == self.policy else self.mixes.read(lora_name)
-        if not coefficients:
+        """Return the adapter of a mix, or None where there is none or too many are held, which becomes a status 404."""
+        policy: str = self.told["policy"]
+        coefficients = self.told["default"] if lora_name == policy else self.mixes.read(lora_name)
+        if not coefficients or (self.mixes.room.is_dir() and len([*self.mixes.room.iterdir()]) > 4 * self.told["most"]):
             return None
-        return LoRARequest(lora_name, 1, str(self.mixes.write(coefficients, self.base)))  # the server numbers it anew
+        folder = await asyncio.to_thread(self.mixes.write, coefficients, self.told["base"])
+        return LoRARequest(lora_name, 1, str(folder))  # the server numbers it anew
 
 
 class MixKeeper:
     """Lets go of the oldest mixes beyond a number, and closes the routes that take paths from clients.
 
-    vLLM keeps each name that was ever resolved. An adapter's files go when all requests have ended that were running
-    when it was let go, since vLLM may read them again for those.
+    vLLM keeps each name that was ever resolved. An adapter's files go some requests after all have ended that were
+    running when it was let go, since vLLM may read them again for those.
 
     Args:
         app: the server.
@@ -63,8 +66,7 @@ class MixKeeper:
     """
 
     def __init__(self, app: App, most: int | None = None) -> None:
-        told = json.loads(os.environ[MIXES_VARIABLE])
-        self.app, self.most = app, most or told["most"]
+        self.app, self.most = app, most or json.loads(os.environ[MIXES_VARIABLE])["most"]
         self.clock = 0
         self.running: set[int] = set()
         self.leaving: list[tuple[int, str]] = []
@@ -73,7 +75,7 @@ class MixKeeper:
         """Serve what is no request to change adapters."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif scope["path"] in _CLOSED:
+        elif _CLOSED.intersection(scope["path"].split("/")):
             await send({"type": "http.response.start", "status": 404, "headers": []})
             await send({"type": "http.response.body", "body": b""})
         else:
@@ -100,13 +102,12 @@ class MixKeeper:
             del locks[name]
         oldest = min(self.running, default=self.clock + 1)
         for clock, folder in self.leaving:
-            if clock < oldest:
+            if clock + _LAG < oldest:
                 shutil.rmtree(folder, ignore_errors=True)  # a file that cannot go takes disk, and harms nobody
-        self.leaving = [(clock, folder) for clock, folder in self.leaving if clock >= oldest]
+        self.leaving = [(clock, folder) for clock, folder in self.leaving if clock + _LAG >= oldest]
 
 
 def register_resolver() -> None:
-    """Register the resolver that ``trimtab vllm`` asked for, if it did."""
-    resolver = MixResolver.of_environment()
-    if resolver is not None and "trimtab" not in LoRAResolverRegistry.get_supported_resolvers():
-        LoRAResolverRegistry.register_resolver("trimtab", resolver)
+    """Register the resolver of the vectors that the environment tells of."""
+    if "trimtab" not in LoRAResolverRegistry.get_supported_resolvers():
+        LoRAResolverRegistry.register_resolver("trimtab", MixResolver(json.loads(os.environ[MIXES_VARIABLE])))
