@@ -63,5 +63,6 @@ TASK = Task(
     ),
     settings=Settings(max_new_tokens=64),
     answers=2,
-    training={"rollout": {"max_new_tokens": 48, "min_new_tokens": 16}},
+    # Coherent is easiest said in a few words, so answers that may end early learn to.
+    training={"rollout": {"max_new_tokens": 48, "min_new_tokens": 48}},
 )
