@@ -66,6 +66,7 @@ def test_doctor_asks_nothing(trimtab, asked, path):
     found = trimtab("doctor", path, "--json").json
     assert {each["engine"]: each["verdict"] for each in found["engines"]} == {
         "local": "exact",
+        "vllm": "impossible",
         "remote, top 20": "exact",
         "remote, bias": "approximate by bias",
         "remote, text": "chunk search only",
