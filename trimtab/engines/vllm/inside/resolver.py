@@ -62,11 +62,10 @@ class MixKeeper:
 
     Args:
         app: the server.
-        most: mixes that are kept.
     """
 
-    def __init__(self, app: App, most: int | None = None) -> None:
-        self.app, self.most = app, most or json.loads(os.environ[MIXES_VARIABLE])["most"]
+    def __init__(self, app: App) -> None:
+        self.app, self.most = app, json.loads(os.environ[MIXES_VARIABLE])["most"]
         self.clock = 0
         self.running: set[int] = set()
         self.leaving: list[tuple[int, str]] = []
