@@ -25,6 +25,7 @@ from trimtab.decoding.stepper import Stepper
 from trimtab.errors import ConfigError
 from trimtab.policies.advance import every_leaf, needed_leaves
 from trimtab.policies.base import Leaf, Policy
+from trimtab.policies.freed import keep_freed_memory
 
 
 class Pool:
@@ -62,7 +63,7 @@ class Pool:
         draft: Draft = None,
         draft_tokens: int | None = None,
     ) -> None:
-        _keep_freed_memory()
+        keep_freed_memory()
         self._stepper = Stepper(policy, metered=metered)
         policies = self._stepper.policies
         leaves = every_leaf(policies) if leaves is None else leaves
@@ -236,15 +237,6 @@ def _drafts(tokens: int | None) -> int | None:
             given=f"draft_tokens={tokens!r}", expected=f"a whole number from 1 to {MOST}, or None", hint="leave it out"
         )
     return tokens
-
-
-def _keep_freed_memory() -> None:
-    """Make the C library keep what a step frees for the next step.
-
-    glibc maps large blocks afresh each time, which costs more than what is computed in them, until it has seen one of
-    that size freed; the largest that counts is 32 MiB. Elsewhere this does nothing.
-    """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def _nothing(owner: Owner) -> Row:

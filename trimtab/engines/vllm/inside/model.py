@@ -27,6 +27,7 @@ from vllm.transformers_utils.config import get_config
 from trimtab.engines.vllm.inside.rows import exponents_of_tokens
 from trimtab.engines.vllm.plan import Plan
 from trimtab.engines.vllm.refusals import check_context, check_model_config
+from trimtab.policies.freed import keep_freed_memory
 from trimtab.policies.product import FLOOR
 
 FIRST = "lm0"
@@ -43,6 +44,7 @@ class TrimtabForCausalLM(nn.Module, SupportsLoRA):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
+        keep_freed_memory()  # sums of logits are large
         config = vllm_config.model_config
         self.config = config.hf_config
         self.plan = Plan.from_json(config.hf_config.trimtab)
@@ -119,10 +121,11 @@ class TrimtabForCausalLM(nn.Module, SupportsLoRA):
         total: Tensor | None = None
         columns = min(self.plan.columns, *(logits.shape[1] for logits in said))
         for logits, weight, floored in zip(said, exponents.unbind(-1), self.plan.floored, strict=True):
-            scores, weight = logits[:, :columns], weight[:, None]  # products with weight are in float32, without a copy
+            # In float32 first: torch's products of two dtypes cost a CPU twenty times what the copy does.
+            scores, weight = logits[:, :columns].float(), weight[:, None]
             if floored and (weight.is_cuda or bool((weight < 0).any())):  # a GPU is not waited for
                 scores = torch.where(weight < 0, torch.maximum(scores, scores.amax(-1, keepdim=True) - FLOOR), scores)
-            total = scores * weight if total is None else total.addcmul_(scores, weight)
+            total = scores.mul_(weight) if total is None else total.addcmul_(scores, weight)
         assert total is not None
         total = total.log_softmax(-1)  # penalties multiply, so what they act on must not depend on a row's constant
         missing = said[0].shape[1] - columns
