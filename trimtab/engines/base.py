@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 from trimtab.decoding.answer import Answer
@@ -17,6 +18,12 @@ from trimtab.decoding.request import Request, Settings
 from trimtab.engines.abilities import Abilities
 from trimtab.errors import TrimtabError
 from trimtab.policies.vocabulary import Vocabulary
+
+REFERENCE = "trimtab:reference"
+"""What stands in the place of knobs where the reference is asked; knobs are identifiers, so it is none."""
+
+AS_REFERENCE: Mapping[str, float] = MappingProxyType({REFERENCE: True})
+"""The knobs of requests that the reference of a policy answers; a :class:`MeteredEngine` takes them."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,22 @@ class Engine(Protocol):
         ...
 
 
+class MeteredEngine(Engine, Protocol):
+    """An engine that has the reference of its policy too: it answers as the reference, and reads answers under it."""
+
+    def score(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, ...]]:
+        """Return what the tokens of answers cost under the reference, in nats, at temperature 1 and without cuts.
+
+        Args:
+            texts: prompts and the answers to them, in token ids; nothing else is running.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop it."""
+        ...
+
+
 def generate(
     engine: Engine,
     prompts: Sequence[str],
@@ -117,7 +140,24 @@ def generate(
         >>> [len(answer.token_ids) for answer in generate(engine, ["heads", "tails"], Settings(max_new_tokens=3), n=2)]
         [3, 3, 3, 3]
     """
-    requests = requests_of(engine.vocabulary, prompts, n, knobs, keywords)
+    return answers_of(engine, requests_of(engine.vocabulary, prompts, n, knobs, keywords), prompts, settings)
+
+
+def answers_of(engine: Engine, requests: Sequence[Request], prompts: Sequence[str], settings: Settings) -> list[Answer]:
+    """Answer requests, as :func:`generate` answers texts.
+
+    Args:
+        engine: that nobody else steps meanwhile.
+        requests: one a prompt.
+        prompts: what the answers say that they answer.
+        settings: sampling, lengths and seed.
+
+    Returns:
+        The answers of all requests, in their order.
+
+    Raises:
+        TrimtabError: a request is refused, and then none is answered, or an answer broke, after all others are there.
+    """
     told = drain(engine, [(request, settings) for request in requests])
     for update in (update for updates in told for update in updates):
         if update.error is not None:

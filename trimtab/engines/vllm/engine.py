@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,15 @@ from trimtab.decoding.generate import to_answer
 from trimtab.decoding.request import Request, Row, Settings
 from trimtab.decoding.sampling import seed_of
 from trimtab.engines.abilities import VLLM, Abilities
-from trimtab.engines.base import Update, text_so_far
+from trimtab.engines.base import AS_REFERENCE, REFERENCE, Update, text_so_far
 from trimtab.engines.vllm.launch import engine_arguments
 from trimtab.engines.vllm.layout import Layout, lay_out
 from trimtab.engines.vllm.mixes import Mixes
 from trimtab.engines.vllm.plan import VARIABLE
-from trimtab.engines.vllm.refusals import check_heads
+from trimtab.engines.vllm.refusals import check_heads, check_targets
+from trimtab.engines.vllm.scoring import score
 from trimtab.engines.vllm.serve import on_cpu, require_vllm
-from trimtab.errors import ConfigError, PromptError, RunError
+from trimtab.errors import ConfigError, PromptError, RunError, UsageError
 from trimtab.policies.knob import bind
 from trimtab.policies.policy_file import PolicyFile
 from trimtab.policies.view import View, prompt_view, system_view
@@ -49,12 +50,16 @@ class _Asked:
 class VLLMEngine:
     """Runs a policy file inside vLLM: its scheduler, its paged cache, tensor parallelism.
 
-    Log-probs are the policy's at temperature 1; log-probs under the reference and KL are not measured. Seeds give the
-    same answers again, but not those of the local engine: vLLM draws in its own way.
+    Log-probs are the policy's at temperature 1; of its answers, :meth:`score` tells those under the reference. KL is
+    not measured: vLLM does not give whole distributions. Seeds give the same answers again, but not those of the local
+    engine: vLLM draws in its own way.
 
     Args:
         file: the policy file.
         arguments: vLLM's own, by their names in ``EngineArgs``, for instance ``{"tensor_parallel_size": 2}``.
+        metered: whether the policy's reference is there to be asked: requests with the knobs
+            :data:`~trimtab.engines.base.AS_REFERENCE` are answered by it. Where it is none of the policy's LMs it
+            becomes one more.
         progress: told what is going on, one plain line at a time.
 
     Raises:
@@ -70,17 +75,25 @@ class VLLMEngine:
     """
 
     def __init__(
-        self, file: PolicyFile, arguments: Mapping[str, Any] | None = None, *, progress: Progress = silent
+        self,
+        file: PolicyFile,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        metered: bool = False,
+        progress: Progress = silent,
     ) -> None:
         require_vllm()
-        layout = lay_out(file, progress=progress)
+        layout = lay_out(file, metered=metered, progress=progress)
         check_heads(layout.plan.models, int((arguments or {}).get("tensor_parallel_size", 1)))
         self._layout, self._plan = layout, layout.plan.to_json()
+        self._spare = int(metered)  # vLLM reads no text again without sampling one more token
         self._knobs = file.sketch().knobs
         self._view = _view(layout)
         self._room = tempfile.TemporaryDirectory(prefix="trimtab-mixes-")
         vectors = layout.vectors
         self._mixes = None if vectors is None else Mixes.load(vectors.folders, Path(self._room.name))
+        if metered and self._mixes is not None:
+            check_targets(self._mixes.targets)
         os.environ[VARIABLE] = self._plan
         progress("starting vLLM")
         told = engine_arguments(layout.plan, self._mixes, dtype=layout.dtype, cpu=on_cpu()) | dict(arguments or {})
@@ -119,15 +132,19 @@ class VLLMEngine:
 
         Raises:
             KnobError: a knob is unknown, or out of its range.
+            PolicyError: every exponent is 0, or the reference is asked for and not there.
             PromptError: the prompt is empty, has unknown ids, or leaves no room for the answer.
             ConfigError: keywords, or settings that vLLM would understand otherwise.
         """
         self._check(request, settings)
-        bound = bind(self._knobs, [request.knobs])
-        values = {name: float(value[0]) for name, value in bound.items()}
-        exponents = {knob.name: values[knob.name] for knob in self._layout.plan.knobs}
-        self._layout.plan.weights(exponents)
-        adapter = self._adapter(values)
+        if REFERENCE in request.knobs:
+            prompt, extra, coefficients = list(request.prompt), dict(request.knobs), self._without_vectors()
+        else:
+            prompt, values = self._view.around(request.prompt), self._values(request)
+            extra = {knob.name: values[knob.name] for knob in self._layout.plan.knobs}
+            coefficients = self._coefficients(values)
+        self._layout.plan.weights(extra)
+        adapter = self._adapter(coefficients)
         os.environ[VARIABLE] = self._plan  # another engine of this process has another
         ticket = self._tickets
         self._tickets += 1
@@ -135,8 +152,8 @@ class VLLMEngine:
             key = f"{ticket}.{number}"
             self._vllm.add_request(
                 key,
-                {"prompt_token_ids": self._view.around(request.prompt)},
-                _params(request, settings, number, exponents, self.vocabulary),
+                {"prompt_token_ids": prompt},
+                _params(request, settings, number, extra, self.vocabulary),
                 lora_request=adapter,
             )
             self._open[key] = _Asked(ticket, number, request, settings, stream)
@@ -161,18 +178,39 @@ class VLLMEngine:
         updates, self._cancelled = self._cancelled, []
         if not self._open:
             return updates
-        from vllm.v1.engine.exceptions import EngineDeadError
+        return updates + [update for each in self._outputs() if (update := self._update(each)) is not None]
 
-        try:
-            outputs = self._vllm.step()
-        except EngineDeadError as error:
-            raise RunError(given="vLLM, which has died", expected="a running engine", hint="see its log") from error
-        return updates + [update for each in outputs if (update := self._update(each)) is not None]
+    def score(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, ...]]:
+        """Return what the tokens of answers cost under the reference, in nats, at temperature 1 and without cuts.
+
+        Args:
+            texts: prompts and the answers to them, in token ids. vLLM reads them again, many at a time.
+
+        Raises:
+            UsageError: answers are still to come.
+            PolicyError: the engine was not started with the reference.
+            RunError: vLLM has died.
+        """
+        if self.busy:
+            raise UsageError(given="a busy engine", expected="one without open requests", hint="step() to their end")
+        self._layout.plan.weights(AS_REFERENCE)
+        os.environ[VARIABLE] = self._plan
+        return score(self._vllm, texts, self._adapter(self._without_vectors()), self._outputs)
 
     def close(self) -> None:
         """Stop vLLM and delete the adapters of mixes."""
         self._vllm.engine_core.shutdown()
         self._room.cleanup()
+
+    def _outputs(self) -> list[RequestOutput]:
+        """Run one step of vLLM."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            outputs: list[RequestOutput] = self._vllm.step()
+        except EngineDeadError as error:
+            raise RunError(given="vLLM, which has died", expected="a running engine", hint="see its log") from error
+        return outputs
 
     def _check(self, request: Request, settings: Settings) -> None:
         """Refuse what vLLM cannot do, or does otherwise."""
@@ -206,26 +244,36 @@ class VLLMEngine:
                 hint="encode the prompt with the engine's own vocabulary",
             )
         length = len(self._view.around(request.prompt))
-        if length + settings.max_new_tokens > limit:
+        if length + settings.max_new_tokens + self._spare > limit:
             raise PromptError(
                 given=f"a prompt of {length} tokens with {settings.max_new_tokens} new tokens",
-                expected=f"at most {limit} tokens together, vLLM's max_model_len",
+                expected=f"at most {limit - self._spare} tokens together, by vLLM's max_model_len",
                 hint="shorten the prompt, lower max_new_tokens, or raise max_model_len",
             )
 
-    def _adapter(self, values: Mapping[str, float]) -> LoRARequest | None:
+    def _values(self, request: Request) -> dict[str, float]:
+        """Return the values of all knobs."""
+        return {name: float(value[0]) for name, value in bind(self._knobs, [request.knobs]).items()}
+
+    def _coefficients(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the coefficients of vectors under these values of knobs."""
+        vectors = self._layout.vectors
+        bound = {name: torch.tensor([value]) for name, value in values.items()}
+        return {} if vectors is None else {name: float(c.values(bound)) for name, c in vectors.coefficients.items()}
+
+    def _without_vectors(self) -> dict[str, float]:
+        """Return coefficients that leave every vector out."""
+        return {} if self._layout.vectors is None else dict.fromkeys(self._layout.vectors.coefficients, 0.0)
+
+    def _adapter(self, coefficients: Mapping[str, float]) -> LoRARequest | None:
         """Return the LoRA of a request's coefficients, or None where the policy has no vectors.
 
         Coefficients of 0 have one as well: for rows without, vLLM 0.32's CPU kernels read the last slot's.
         """
-        if self._mixes is None or self._layout.vectors is None:
+        if self._mixes is None:
             return None
         from vllm.lora.request import LoRARequest
 
-        bound = {name: torch.tensor([value]) for name, value in values.items()}
-        coefficients = {
-            name: float(coefficient.values(bound)) for name, coefficient in self._layout.vectors.coefficients.items()
-        }
         name = self._mixes.name(coefficients)
         if name not in self._adapters:
             folder = self._mixes.write(coefficients, self._layout.plan.models[0])

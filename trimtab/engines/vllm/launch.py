@@ -44,4 +44,11 @@ def engine_arguments(plan: Plan, mixes: Mixes | None, *, dtype: str = "auto", cp
         steered |= {"enable_chunked_prefill": False, "gpu_memory_utilization": CPU_SHARE}
     if mixes is None:
         return steered
-    return steered | {"enable_lora": True, "max_lora_rank": mixes.rank, "max_loras": SLOTS, "max_cpu_loras": MOST}
+    return steered | {
+        "enable_lora": True,
+        "max_lora_rank": mixes.rank,
+        "max_loras": SLOTS,
+        "max_cpu_loras": MOST,
+        # With a place for a LoRA on the output layer, vLLM 0.32 gives no log-probs of prompts.
+        "lora_target_modules": list(mixes.targets),
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from trimtab.policies.lora_files import read_factors
 from trimtab.policies.merge import with_vectors
 from trimtab.policies.policy_file import PolicyFile
 from trimtab.policies.sketch import Sketch
-from trimtab.policies.vector import Origin, Vector
+from trimtab.policies.vector import Combination, Origin, Vector
 from trimtab.policies.vocabulary import Vocabulary, common_vocabulary
 
 
@@ -63,11 +63,12 @@ class Layout:
     prompt: str | None = None
 
 
-def lay_out(file: PolicyFile, *, progress: Progress = silent) -> Layout:
+def lay_out(file: PolicyFile, *, metered: bool = False, progress: Progress = silent) -> Layout:
     """Write what vLLM needs to run a policy file, and say where it is.
 
     Args:
         file: the policy file; its search is not looked at.
+        metered: whether the policy's reference has to be there; where it is none of the LMs, it becomes one more.
         progress: told what is going on, one plain line at a time.
 
     Raises:
@@ -78,11 +79,17 @@ def lay_out(file: PolicyFile, *, progress: Progress = silent) -> Layout:
     policy = file.sketch()
     explain(policy, VLLM).check()
     found = [(leaf, exponent) for leaf, exponent in factors(policy) if isinstance(leaf, Sketch)]
+    bare = [replace(leaf, view=None, vectors=Combination()) for leaf, _ in found]  # a request adds the rest
+    reference = policy.reference
+    if metered and reference not in bare and isinstance(reference, Sketch):
+        found.append((reference, Exponent.of(0.0)))
+        bare.append(reference)
     models = tuple(_folder(leaf, progress) for leaf, _ in found)
     tokenizers = [load_vocabulary(model) for model in models]
     vocabulary = reduce(common_vocabulary, tokenizers)
     first = found[0][0]
-    plan = Plan(models, tuple(exponent for _, exponent in found), vocabulary.size)
+    place = bare.index(reference) if reference in bare else None
+    plan = Plan(models, tuple(exponent for _, exponent in found), vocabulary.size, place)
     system, prompt = first.view if isinstance(first.view, tuple) else (None, None)
     named = {str(vector): (vector.origin.source, coefficient) for vector, coefficient in first.vectors.parts}
     vectors = Vectors(
@@ -96,7 +103,7 @@ def lay_out(file: PolicyFile, *, progress: Progress = silent) -> Layout:
 def _dtype(source: str) -> str:
     """Return the 16-bit dtype that the weights of a model are stored in; vLLM decides for all others."""
     with quiet_transformers():
-        dtype = AutoConfig.from_pretrained(_place(source), trust_remote_code=False).dtype
+        dtype = AutoConfig.from_pretrained(folder_of(source), trust_remote_code=False).dtype
     name = str(dtype).removeprefix("torch.")
     return name if name in ("bfloat16", "float16") else "auto"
 
@@ -106,10 +113,10 @@ def _folder(leaf: Sketch, progress: Progress) -> str:
     source = str(leaf.source)
     if leaf.adapter is not None:
         return str(_merged(source, Path(leaf.adapter), progress))
-    return _place(source)
+    return folder_of(source)
 
 
-def _place(source: str) -> str:
+def folder_of(source: str) -> str:
     """Return the folder of a built-in model, or the source itself."""
     return str(get_model(source)) if source in {model.name for model in built_in_models()} else source
 

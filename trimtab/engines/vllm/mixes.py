@@ -98,6 +98,11 @@ class Mixes:
             hint="make them smaller: `trimtab vector compress FOLDER --max-rank 64`",
         )
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The last names of the layers that some vector changes; vLLM adds LoRAs to no others then."""
+        return tuple(sorted({module.split(".")[-1] for vector in self.vectors.values() for module in vector.low_rank}))
+
     def _rank_of(self, module: str) -> int:
         """Return the sum of ranks in a layer."""
         return sum(v.low_rank[module].rank for v in self.vectors.values() if module in v.low_rank)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.engines.base import REFERENCE
 from trimtab.errors import ConfigError, KnobError, PolicyError
 from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.knob import Exponent, Knob, bind, declared_knobs
@@ -36,12 +37,15 @@ class Plan:
         models: folder or hub id of each LM; the first is what vLLM calls the model.
         exponents: one a model.
         columns: how many token ids all of them know.
+        reference: which of the models is the policy's untouched base; None where none is.
 
     Example:
         >>> strength = Knob("strength", 1.0, min=0.0, max=2.0)
         >>> plan = Plan(("base", "guide"), (Exponent.of(1.0), Exponent.of(strength)), 100)
         >>> plan.weights({}), plan.weights({"strength": 0.5})
         ((1.0, 1.0), (1.0, 0.5))
+        >>> Plan(plan.models, plan.exponents, 100, reference=0).weights({REFERENCE: True})
+        (1.0, 0.0)
         >>> Plan.from_json(plan.to_json()) == plan
         True
     """
@@ -49,6 +53,7 @@ class Plan:
     models: tuple[str, ...]
     exponents: tuple[Exponent, ...]
     columns: int
+    reference: int | None = None
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
@@ -64,12 +69,16 @@ class Plan:
         """Return the exponents of a request.
 
         Args:
-            given: knob to value; what is left out has its default.
+            given: knob to value; what is left out has its default. Or :data:`~trimtab.engines.base.REFERENCE` alone,
+                with the value True, which asks for the reference.
 
         Raises:
             KnobError: there is no such knob, or a value is no number in its range.
-            PolicyError: every exponent is 0.
+            PolicyError: every exponent is 0, or none of the LMs is the reference that is asked for.
         """
+        # vLLM's server makes numbers of what clients send, so that none of them asks for it by mistake.
+        if given.get(REFERENCE) is True and len(given) == 1:
+            return self._reference()
         values = {name: _number(name, value) for name, value in given.items()}
         bound = bind(self.knobs, [values])
         weights = tuple(float(exponent.values(bound)) for exponent in self.exponents)
@@ -85,6 +94,16 @@ class Plan:
             )
         return weights
 
+    def _reference(self) -> tuple[float, ...]:
+        """Return the exponents with which the reference alone is left."""
+        if self.reference is None:
+            raise PolicyError(
+                given="a request to the reference, which is none of the LMs that were started",
+                expected="an engine that was started with it",
+                hint="VLLMEngine(file, metered=True)",
+            )
+        return tuple(float(number == self.reference) for number in range(len(self.models)))
+
     def to_json(self) -> str:
         """Write it as JSON, infinite ends of ranges as null."""
         knobs = [
@@ -95,7 +114,8 @@ class Plan:
             [{"coefficient": coefficient, "knobs": [knob.name for knob in knobs]} for knobs, coefficient in each.terms]
             for each in self.exponents
         ]
-        return json.dumps({"models": self.models, "knobs": knobs, "exponents": exponents, "columns": self.columns})
+        told = {"models": self.models, "knobs": knobs, "exponents": exponents}
+        return json.dumps({**told, "columns": self.columns, "reference": self.reference})
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -114,7 +134,7 @@ class Plan:
             Exponent(tuple((tuple(knobs[name] for name in term["knobs"]), term["coefficient"]) for term in terms))
             for terms in content["exponents"]
         )
-        return Plan(tuple(content["models"]), exponents, content["columns"])
+        return Plan(tuple(content["models"]), exponents, content["columns"], content["reference"])
 
 
 def factors(policy: Policy) -> tuple[tuple[Leaf, Exponent], ...]:

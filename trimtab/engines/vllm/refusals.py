@@ -68,6 +68,26 @@ def check_heads(models: Sequence[str], ranks: int) -> None:
             )
 
 
+def check_targets(layers: Sequence[str]) -> None:
+    """Refuse to score answers where a vector changes the output layer, which vLLM 0.32 cannot do.
+
+    Args:
+        layers: the last names of those that vectors change.
+
+    Raises:
+        ConfigError: the output layer is one of them.
+
+    Example:
+        >>> check_targets(["down_proj", "q_proj"])
+    """
+    if "lm_head" in layers:
+        raise ConfigError(
+            given="a vector that changes the output layer, with answers that are to be read again under the base",
+            expected="vectors on other layers: vLLM tells no log-probs of prompts beside one on the output layer",
+            hint="run it with the local engine, or write the sum as a model with `trimtab vector apply`",
+        )
+
+
 def check_context(config: PretrainedConfig, model: str, length: int) -> None:
     """Refuse sequences that one of the LMs cannot read.
 

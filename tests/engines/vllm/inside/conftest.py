@@ -106,14 +106,20 @@ def policy_file(models_folder, tmp_path):
 
 
 @pytest.fixture
+def vllm_arguments():
+    """Return what engines of tests are started with."""
+    return ARGUMENTS
+
+
+@pytest.fixture
 def started():
     """Return a function that starts an engine, which is closed when the test ends."""
     from trimtab.engines.vllm.engine import VLLMEngine
 
     open_engines = []
 
-    def start(file, **arguments):
-        engine = VLLMEngine(file, ARGUMENTS | arguments)
+    def start(file, *, metered=False, **arguments):
+        engine = VLLMEngine(file, ARGUMENTS | arguments, metered=metered)
         open_engines.append(engine)
         return engine
 
