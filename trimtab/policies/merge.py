@@ -33,7 +33,29 @@ def with_vectors(model: PreTrainedModel, source: str, amounts: Mapping[Vector, f
     Raises:
         ModelError: a vector changes a tensor that the model does not have, or has in another shape.
     """
-    parameters = _tensors(model)
+    sums, parameters = changed_tensors(model, source, amounts), own_tensors(model)
+    changed = {id(parameters[name]) for name in sums}
+    kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in changed]
+    copied = _without_adapters(copy.deepcopy(model, {id(tensor): tensor for tensor in kept}))
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            if name in sums:
+                parameter.copy_(sums[name])
+    return copied
+
+
+def changed_tensors(model: PreTrainedModel, source: str, amounts: Mapping[Vector, float]) -> dict[str, Tensor]:
+    """Return the tensors of a model that vectors change, by name, with the vectors added, in float32.
+
+    Args:
+        model: the base; adapters on it are left out.
+        source: what messages call it.
+        amounts: the vectors and their coefficients.
+
+    Raises:
+        ModelError: a vector changes a tensor that the model does not have, or has in another shape.
+    """
+    parameters = own_tensors(model)
     turned = {name.replace(".base_layer", "") for name, module in model.named_modules() if isinstance(module, Conv1D)}
     sums: dict[str, Tensor] = {}
 
@@ -48,14 +70,7 @@ def with_vectors(model: PreTrainedModel, source: str, amounts: Mapping[Vector, f
             add(f"{module}.weight", amount, change.t() if module in turned else change)
         for name in vector.dense:
             add(name, amount, vector.dense[name])
-    changed = {id(parameters[name]) for name in sums}
-    kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in changed]
-    copied = _without_adapters(copy.deepcopy(model, {id(tensor): tensor for tensor in kept}))
-    with torch.no_grad():
-        for name, parameter in copied.named_parameters():
-            if name in sums:
-                parameter.copy_(sums[name])
-    return copied
+    return sums
 
 
 def check_fits(vector: Vector, model: PreTrainedModel, source: str) -> None:
@@ -64,7 +79,7 @@ def check_fits(vector: Vector, model: PreTrainedModel, source: str) -> None:
     Raises:
         ModelError: it does.
     """
-    parameters = _tensors(model)
+    parameters = own_tensors(model)
     shapes = {name: vector.dense[name].shape for name in vector.dense}
     for name in (*(f"{module}.weight" for module in vector.low_rank), *shapes):
         if name not in parameters:
@@ -82,9 +97,10 @@ def check_fits(vector: Vector, model: PreTrainedModel, source: str) -> None:
             )
 
 
-def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+def own_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return a model's own tensors by their names without adapters; tied ones once."""
-    return {name.replace(".base_layer.", "."): each for name, each in model.named_parameters()}
+    named = model.named_parameters()
+    return {name.replace(".base_layer.", "."): each for name, each in named if ".lora_" not in name}
 
 
 def _without_adapters(model: PreTrainedModel) -> PreTrainedModel:

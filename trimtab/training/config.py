@@ -244,6 +244,9 @@ class TrainConfig(RunSettings):
         reward: a built-in name, ``module:function``, or a mapping that the rewards understand.
         algorithm: grpo, rloo, reinforce, ppo or quark, by its ``name``, with its settings.
         rollout: how answers are sampled.
+        rollout_engine: who samples them: the "local" engine, or "vllm", with the guide's weights replaced in place
+            between steps.
+        vllm: arguments of vLLM's own, by their names in its ``EngineArgs``; ``{tensor_parallel_size: 2}``.
         kl: weight of KL(tailored || base) in the loss.
         entropy: weight of the tailored policy's entropy in the loss; below 0 punishes it.
         stop_kl: stop when the mean KL of a step, in nats per token, is above this for three steps in a row.
@@ -266,6 +269,8 @@ class TrainConfig(RunSettings):
     reward: str | dict[str, Any] = "sentiment"
     algorithm: AlgorithmConfig = GRPOConfig()
     rollout: RolloutConfig = RolloutConfig()
+    rollout_engine: Literal["local", "vllm"] = "local"
+    vllm: dict[str, Any] = Field(default_factory=dict)
     kl: CoefficientConfig = CoefficientConfig()
     entropy: EntropyConfig = EntropyConfig()
     stop_kl: float | None = Field(None, gt=0)
@@ -283,6 +288,12 @@ class TrainConfig(RunSettings):
             raise ValueError("rollout.constrained 0 with algorithm.mask, which may leave no token of a keyword")
         if self.rollout.constrained and self.base_top_k is not None:
             raise ValueError("rollout.constrained 0 with base_top_k, which may leave no token of a keyword")
+        return self
+
+    @model_validator(mode="after")
+    def _arguments_have_an_engine(self) -> TrainConfig:
+        if self.vllm and self.rollout_engine != "vllm":
+            raise ValueError("arguments of vLLM with rollout_engine: vllm")
         return self
 
     @model_validator(mode="after")

@@ -41,6 +41,8 @@ class StepMetrics:
         clip_share: share of tokens whose gradient the clip stopped; None, as what follows, where there is none.
         value_loss: mean squared error of the value head, halved and clipped.
         explained_variance: share of the returns' variance that the value head explained before the step.
+        mismatch: mean distance of the answers' log-probabilities in vLLM from the trainee's, nats per token.
+        push_seconds: of the step's sampling, spent on new weights for vLLM.
     """
 
     step: int
@@ -60,6 +62,8 @@ class StepMetrics:
     clip_share: float | None = None
     value_loss: float | None = None
     explained_variance: float | None = None
+    mismatch: float | None = None
+    push_seconds: float | None = None
 
 
 class Log:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from trimtab.decoding.constraints import Constraints
 from trimtab.decoding.generate import requests_of
 from trimtab.decoding.pool import decode
 from trimtab.decoding.progress import Plan
-from trimtab.decoding.request import Request, Settings
+from trimtab.decoding.request import Request, Row, Settings
 from trimtab.decoding.sampling import Sampling
 from trimtab.errors import ConfigError
 from trimtab.policies.base import Policy
@@ -65,15 +65,65 @@ class Block:
         return Block(tokens, torch.arange(width) < lengths[:, None])
 
 
+class Draw(Protocol):
+    """What draws answers to requests from a policy."""
+
+    def __call__(self, policy: Policy, requests: Sequence[Request], settings: Settings) -> list[Row]:
+        """Return the answers to all requests, in their order, with log-probabilities under the policy."""
+        ...
+
+
+def draw_here(policy: Policy, requests: Sequence[Request], settings: Settings) -> list[Row]:
+    """Draw answers by the local engine; not metered, since the loss measures the KL of the same tokens."""
+    return decode(policy, requests, settings, metered=False)
+
+
+@dataclass(frozen=True)
+class Collector:
+    """How answers are drawn and scored.
+
+    Args:
+        reward: scores answers.
+        config: lengths and sampling settings.
+        ranks: the processes that share the prompts out; each gets the rollouts of all.
+        draw: who draws the answers.
+    """
+
+    reward: Reward
+    config: RolloutConfig
+    ranks: Ranks = field(default_factory=Ranks)
+    draw: Draw = draw_here
+
+    def collect(self, policy: Policy, rows: Sequence[dict[str, Any]], *, n: int, seed: int) -> list[Rollout]:
+        """Sample n answers to every prompt and score them; see :func:`collect`."""
+        prompts = [row["prompt"] for row in rows]
+        requests = requests_of(policy.vocabulary, prompts, n, None, constraints_of(rows, self.config, seed))
+        own = self.ranks.share(len(rows))
+        mine: list[Rollout] = []
+        with self.ranks.united():
+            if own:
+                settings = settings_of(self.config, seed)
+                mine = self._scored(policy, [rows[i] for i in own], [requests[i] for i in own], settings)
+        if self.ranks.count == 1:
+            return mine
+        return [Rollout.of(each) for part in self.ranks.gather([asdict(each) for each in mine]) for each in part]
+
+    def _scored(
+        self, policy: Policy, rows: Sequence[dict[str, Any]], requests: Sequence[Request], settings: Settings
+    ) -> list[Rollout]:
+        """Draw answers to requests, which belong to the rows, and score them."""
+        drawn = self.draw(policy, requests, settings)
+        repeated = [row for row, request in zip(rows, requests, strict=True) for _ in range(request.n)]
+        texts = [policy.vocabulary.decode(answer.tokens) for answer in drawn]
+        rewards = score(self.reward, [row["prompt"] for row in repeated], texts, columns_of(repeated))
+        return [
+            Rollout(answer.request.prompt, tuple(answer.tokens), tuple(answer.log_probs), value)
+            for answer, value in zip(drawn, rewards, strict=True)
+        ]
+
+
 def collect(
-    policy: Policy,
-    rows: Sequence[dict[str, Any]],
-    reward: Reward,
-    config: RolloutConfig,
-    *,
-    n: int,
-    seed: int,
-    ranks: Ranks = Ranks(),  # noqa: B008 -- a frozen value
+    policy: Policy, rows: Sequence[dict[str, Any]], reward: Reward, config: RolloutConfig, *, n: int, seed: int
 ) -> list[Rollout]:
     """Sample n answers to every prompt and score them.
 
@@ -84,7 +134,6 @@ def collect(
         config: lengths and sampling settings.
         n: answers a prompt.
         seed: of the sampling.
-        ranks: the processes that share the prompts out; each gets the rollouts of all.
 
     Returns:
         ``n`` rollouts a prompt, next to each other, in the order of the prompts.
@@ -93,37 +142,7 @@ def collect(
         RewardError: the reward raised or did not return one finite number an answer.
         ConfigError: a row lacks the keywords that constrained answers need, or they cannot be spelled.
     """
-    prompts = [row["prompt"] for row in rows]
-    requests = requests_of(policy.vocabulary, prompts, n, None, constraints_of(rows, config, seed))
-    own = ranks.share(len(rows))
-    mine: list[Rollout] = []
-    with ranks.united():
-        if own:
-            mine = _answers(
-                policy, [rows[i] for i in own], [requests[i] for i in own], reward, settings_of(config, seed)
-            )
-    if ranks.count == 1:
-        return mine
-    return [Rollout.of(each) for part in ranks.gather([asdict(each) for each in mine]) for each in part]
-
-
-def _answers(
-    policy: Policy,
-    rows: Sequence[dict[str, Any]],
-    requests: Sequence[Request],
-    reward: Reward,
-    settings: Settings,
-) -> list[Rollout]:
-    """Decode requests, which belong to the rows, and score the answers."""
-    # Not metered: the loss measures the KL of the same tokens.
-    decoded = decode(policy, requests, settings, metered=False)
-    repeated = [row for row, request in zip(rows, requests, strict=True) for _ in range(request.n)]
-    texts = [policy.vocabulary.decode(answer.tokens) for answer in decoded]
-    rewards = score(reward, [row["prompt"] for row in repeated], texts, columns_of(repeated))
-    return [
-        Rollout(answer.request.prompt, tuple(answer.tokens), tuple(answer.log_probs), value)
-        for answer, value in zip(decoded, rewards, strict=True)
-    ]
+    return Collector(reward, config).collect(policy, rows, n=n, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -136,6 +155,7 @@ class Sampler:
         config: lengths and sampling settings.
         seed: of everything random; step n depends on (seed, n) alone, so a resumed run goes on as it would have.
         ranks: the processes that share the prompts out.
+        draw: who draws the answers.
     """
 
     rows: Sequence[dict[str, Any]]
@@ -143,6 +163,7 @@ class Sampler:
     config: RolloutConfig
     seed: int
     ranks: Ranks = field(default_factory=Ranks)
+    draw: Draw = draw_here
 
     def order(self, number: int) -> random.Random:
         """Return the random numbers of a step."""
@@ -151,8 +172,8 @@ class Sampler:
     def sample(self, policy: Policy, order: random.Random, *, prompts: int, n: int) -> list[Rollout]:
         """Sample n answers to each of some prompts, which are drawn without replacement."""
         rows = order.sample(self.rows, self.drawn(prompts))
-        seed = order.getrandbits(63)
-        return collect(policy, rows, self.reward, self.config, n=n, seed=seed, ranks=self.ranks)
+        collector = Collector(self.reward, self.config, self.ranks, self.draw)
+        return collector.collect(policy, rows, n=n, seed=order.getrandbits(63))
 
     def drawn(self, prompts: int) -> int:
         """Return how many prompts are drawn where so many are asked for."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -27,12 +27,13 @@ from trimtab.training.guide import write_guide
 from trimtab.training.interrupt import deferred_interrupt
 from trimtab.training.log import Log, OnStep, StepMetrics, distinct_share
 from trimtab.training.losses import Coefficient
+from trimtab.training.on_vllm import VLLMRollouts, check_rollouts
 from trimtab.training.policy_gradient import PolicyGradient
 from trimtab.training.ppo import PPO
 from trimtab.training.prompts import read_prompts, shown
 from trimtab.training.quark import Quark
 from trimtab.training.ranks import Ranks, join_ranks
-from trimtab.training.rollouts import Sampler, check_keywords
+from trimtab.training.rollouts import Sampler, check_keywords, draw_here
 from trimtab.training.run_folder import open_run
 from trimtab.training.trainee import Trainee
 from trimtab.training.update import NAMES, Updater
@@ -67,7 +68,7 @@ class TrainResult:
 
 @dataclass
 class _Run:
-    """A run in progress; ``whole`` is False while a step is changing the parameters."""
+    """A run in progress; ``remote`` is vLLM; ``whole`` is False while a step is changing the parameters."""
 
     config: TrainConfig
     trainee: Trainee
@@ -75,6 +76,7 @@ class _Run:
     optimiser: torch.optim.Optimizer
     coefficients: Coefficients
     ranks: Ranks
+    remote: VLLMRollouts | None = None
     progress: Progress = field(default_factory=Progress)
     whole: bool = True
 
@@ -110,44 +112,56 @@ def train(
 
 def _train(config: TrainConfig, ranks: Ranks, *, resume: bool, overwrite: bool, on_step: OnStep | None) -> TrainResult:
     """Train as one of several processes, of which the first writes all files."""
-    with ranks.united():
-        reward = load_reward(config.reward)
-        found = read_prompts(config.prompts)  # before a model is loaded: the file may be wrong
-        trainee = Trainee.build(config)
-        vocabulary = trainee.base.vocabulary
-        rows = shown(found, config.prompts, vocabulary)
-        prompts = [vocabulary.encode(row["prompt"]) for row in rows]
-        check_lengths(every_leaf([trainee.policy()]), prompts, config.rollout.max_new_tokens)
-        check_keywords(rows, config.rollout, vocabulary)
-        algorithm = _algorithm(config, trainee, Sampler(rows, reward, config.rollout, config.seed, ranks))
-    with ranks.united():
-        if ranks.first:
-            open_run(config, resume=resume, overwrite=overwrite)  # last: what it replaces is lost
+    with ExitStack() as stack:
+        with ranks.united():
+            run = _prepare(config, ranks, stack)
+        with ranks.united():
+            if ranks.first:
+                open_run(config, resume=resume, overwrite=overwrite)  # last: what it replaces is lost
+        with ranks.united():
+            if resume and (checkpoint := latest_checkpoint(config.output)) is not None:
+                _restore(run, checkpoint)
+        resumed_from = run.progress.step
+        if len(set(starts := ranks.gather(resumed_from))) > 1:
+            raise RunError(
+                given=f"processes that would resume {config.output} from the steps {starts}",
+                expected="the same newest checkpoint in every process",
+                hint="let all machines read the run folder of the first process",
+            )
+        guide = config.output / "guide"
+        try:
+            _loop(run, on_step)
+            with ranks.united():
+                if ranks.first:
+                    write_guide(guide, run.trainee, config, Log.last(config.output))
+        finally:
+            run.trainee.require_grad(False)
+        return TrainResult(config.output, guide, run.progress.step, resumed_from, run.progress.seconds, ranks.first)
+
+
+def _prepare(config: TrainConfig, ranks: Ranks, stack: ExitStack) -> _Run:
+    """Read and load all that a run needs; the stack closes what is started."""
+    if config.rollout_engine == "vllm":
+        check_rollouts(config, ranks.count)
+    reward = load_reward(config.reward)
+    found = read_prompts(config.prompts)  # before a model is loaded: the file may be wrong
+    trainee = Trainee.build(config)
+    vocabulary = trainee.base.vocabulary
+    rows = shown(found, config.prompts, vocabulary)
+    prompts = [vocabulary.encode(row["prompt"]) for row in rows]
+    check_lengths(every_leaf([trainee.policy()]), prompts, config.rollout.max_new_tokens)
+    check_keywords(rows, config.rollout, vocabulary)
+    remote = None
+    if config.rollout_engine == "vllm":
+        remote = stack.enter_context(VLLMRollouts(trainee, config, max(map(len, prompts))))
+    sampler = Sampler(rows, reward, config.rollout, config.seed, ranks, remote or draw_here)
+    algorithm = _algorithm(config, trainee, sampler)
     optimiser = torch.optim.Adam(trainee.parameters.values(), lr=config.learning_rate)
     coefficients = Coefficients(
         Coefficient(config.kl.coefficient, config.kl.target, config.kl.horizon),
         Coefficient(config.entropy.coefficient, config.entropy.target, config.entropy.horizon, rewarded=True),
     )
-    run = _Run(config, trainee, algorithm, optimiser, coefficients, ranks)
-    with ranks.united():
-        if resume and (checkpoint := latest_checkpoint(config.output)) is not None:
-            _restore(run, checkpoint)
-    resumed_from = run.progress.step
-    if len(set(starts := ranks.gather(resumed_from))) > 1:
-        raise RunError(
-            given=f"processes that would resume {config.output} from the steps {starts}",
-            expected="the same newest checkpoint in every process",
-            hint="let all machines read the run folder of the first process",
-        )
-    guide = config.output / "guide"
-    try:
-        _loop(run, on_step)
-        with ranks.united():
-            if ranks.first:
-                write_guide(guide, trainee, config, Log.last(config.output))
-    finally:
-        trainee.require_grad(False)
-    return TrainResult(config.output, guide, run.progress.step, resumed_from, run.progress.seconds, ranks.first)
+    return _Run(config, trainee, algorithm, optimiser, coefficients, ranks, remote)
 
 
 def _algorithm(config: TrainConfig, trainee: Trainee, sampler: Sampler) -> Algorithm:
@@ -216,6 +230,7 @@ def _step(run: _Run) -> StepMetrics:
     run.whole = True
     rollouts = run.algorithm.latest
     critique = passes[-1][-1].critique
+    drawn = None if run.remote is None else run.remote.latest
     return StepMetrics(
         step=run.progress.step,
         steps=config.steps,
@@ -234,6 +249,8 @@ def _step(run: _Run) -> StepMetrics:
         clip_share=measured.get("clip_share"),
         value_loss=measured.get("value_loss"),
         explained_variance=None if critique is None else critique.explained,
+        mismatch=None if drawn is None else drawn.mismatch,
+        push_seconds=None if drawn is None else drawn.push_seconds,
     )
 
 

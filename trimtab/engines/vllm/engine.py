@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from trimtab.assets.store import Progress, silent
 from trimtab.decoding.answer import Answer, FinishReason
@@ -22,6 +24,7 @@ from trimtab.engines.vllm.launch import engine_arguments
 from trimtab.engines.vllm.layout import Layout, lay_out
 from trimtab.engines.vllm.mixes import Mixes
 from trimtab.engines.vllm.plan import VARIABLE
+from trimtab.engines.vllm.push import check_pushable, push
 from trimtab.engines.vllm.refusals import check_heads, check_targets
 from trimtab.engines.vllm.scoring import score
 from trimtab.engines.vllm.serve import on_cpu, require_vllm
@@ -55,7 +58,7 @@ class VLLMEngine:
     engine: vLLM draws in its own way.
 
     Args:
-        file: the policy file.
+        file: the policy file, or a layout of a policy that is in memory (``push.py``).
         arguments: vLLM's own, by their names in ``EngineArgs``, for instance ``{"tensor_parallel_size": 2}``.
         metered: whether the policy's reference is there to be asked: requests with the knobs
             :data:`~trimtab.engines.base.AS_REFERENCE` are answered by it. Where it is none of the policy's LMs it
@@ -76,18 +79,18 @@ class VLLMEngine:
 
     def __init__(
         self,
-        file: PolicyFile,
+        file: PolicyFile | Layout,
         arguments: Mapping[str, Any] | None = None,
         *,
         metered: bool = False,
         progress: Progress = silent,
     ) -> None:
         require_vllm()
-        layout = lay_out(file, metered=metered, progress=progress)
+        layout = file if isinstance(file, Layout) else lay_out(file, metered=metered, progress=progress)
         check_heads(layout.plan.models, int((arguments or {}).get("tensor_parallel_size", 1)))
         self._layout, self._plan = layout, layout.plan.to_json()
         self._spare = int(metered)  # vLLM reads no text again without sampling one more token
-        self._knobs = file.sketch().knobs
+        self._knobs = layout.plan.knobs if isinstance(file, Layout) else file.sketch().knobs
         self._view = _view(layout)
         self._room = tempfile.TemporaryDirectory(prefix="trimtab-mixes-")
         vectors = layout.vectors
@@ -196,6 +199,26 @@ class VLLMEngine:
         self._layout.plan.weights(AS_REFERENCE)
         os.environ[VARIABLE] = self._plan
         return score(self._vllm, texts, self._adapter(self._without_vectors()), self._outputs)
+
+    def push(self, number: int, tensors: Mapping[str, Tensor]) -> None:
+        """Replace weights of an LM in place, and forget all prefixes, whose keys and values are of the old ones.
+
+        Args:
+            number: which of the LMs, in the plan's order.
+            tensors: by the names of the LM's own files; see ``weights_of``.
+
+        Raises:
+            UsageError: answers are still to come.
+            ConfigError: vLLM was not started for it.
+            RunError: vLLM has died, or keeps prefixes.
+        """
+        if self.busy:
+            raise UsageError(given="a busy engine", expected="one without open requests", hint="step() to their end")
+        check_pushable(self._vllm.vllm_config, cpu=on_cpu())
+        file = Path(self._room.name) / "weights.safetensors"
+        save_file(dict(tensors), file)
+        push(self._vllm, f"lm{number}", file)
+        file.unlink()
 
     def close(self) -> None:
         """Stop vLLM and delete the adapters of mixes."""
