@@ -37,23 +37,23 @@ def chat(base):
 
 
 def test_plain_prompts_follow_the_instruction_and_the_examples(base):
-    assert asking(PLAIN, base, shown=False) == "w1 w2 "
-    assert asking(PLAIN, base, shown=True) == "w1 w2 w3 w4\n\nw1 w2 w5 w6\n\nw1 w2 "
-    assert asked(PLAIN, base, ROWS) == ROWS
+    assert asking(PLAIN, base.vocabulary, shown=False) == "w1 w2 "
+    assert asking(PLAIN, base.vocabulary, shown=True) == "w1 w2 w3 w4\n\nw1 w2 w5 w6\n\nw1 w2 "
+    assert asked(PLAIN, base.vocabulary, ROWS) == ROWS
 
 
 def test_chats_have_the_instruction_as_system_prompt_and_examples_as_turns(chat):
-    shown = asking(CHAT, chat, shown=True)
+    shown = asking(CHAT, chat.vocabulary, shown=True)
     assert shown == (
         "system : w1 w2  <end> user : w3 <end> assistant :  w4 <end> user : w5 <end> assistant :  w6 <end> "
     )
-    (row,) = asked(CHAT, chat, ROWS)
+    (row,) = asked(CHAT, chat.vocabulary, ROWS)
     assert row == {"prompt": "user : w7 w8 <end> assistant :", "topic": "x", "query": "w7 w8"}
 
 
 def test_a_model_without_a_chat_format_is_refused(base):
     with pytest.raises(ModelError, match="no chat template"):
-        asked(CHAT, base, ROWS)
+        asked(CHAT, base.vocabulary, ROWS)
 
 
 def test_prompting_changes_what_the_policy_sees_but_not_its_reference(base):
@@ -81,7 +81,7 @@ def test_the_best_of_many_finds_columns_of_prompts_in_a_chat_format(chat):
         seen.append((set(prompts), set(topic)))
         return [float(len(text)) for text in completions]
 
-    rows = asked(CHAT, chat, ROWS)
+    rows = asked(CHAT, chat.vocabulary, ROWS)
     found = baseline("best-of-2", CHAT, chat, as_reward(judge), rows)
     found.search.find(chat, [row["prompt"] for row in rows], Settings(max_new_tokens=3))
     assert seen and all(each == ({"w7 w8"}, {"x"}) for each in seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,6 +164,23 @@ class Asked:
         from trimtab.engines.remote import connect
 
         return connect(source, device=self.device)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command line wants compared.
+
+    Args:
+        asked: the policies.
+        searches: how the answers of each are searched for.
+        baselines: names of what is compared beside.
+        knobs: their values.
+    """
+
+    asked: Sequence[Asked]
+    searches: Sequence[SearchSettings | None]
+    baselines: Sequence[str]
+    knobs: Mapping[str, float]
 
 
 def identity(policy: Policy) -> str:

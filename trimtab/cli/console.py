@@ -53,11 +53,12 @@ class Talk:
         for result in comparison.results:
             table.add_column(result.name, justify="right")
         results = comparison.results
-        searched = any(r.searched for r in results)
+        searched = any(r.searched and not r.estimated for r in results)
+        kl = f"KL to the base{', estimated' if comparison.estimated else ''}, nats per token"
         rows: list[tuple[str, Sequence[float | None]]] = [(f"reward: {comparison.reward}", [r.reward for r in results])]
         rows += [(f"judge: {judge}", [r.judges[judge] for r in results]) for judge in comparison.judges]
         rows += [
-            ("KL to the base, nats per token", [r.kl for r in results]),
+            (kl, [r.kl for r in results]),
             *([("KL of the proposal, nats per token", [r.proposal_kl for r in results])] if searched else []),
             ("perplexity under the base", [r.perplexity for r in results]),
             ("distinct-2", [r.distinct_2 for r in results]),
@@ -70,7 +71,12 @@ class Talk:
         for label, values in rows:
             table.add_row(label, *(_number(value) for value in values))
         self.out.print(table)
-        if any(r.kl is None for r in results):
+        if comparison.estimated:
+            self.out.print(
+                "KL is estimated: the mean of log policy - log base over sampled tokens. It is not known where a "
+                "search, a temperature, a cut or a shortest length chose."
+            )
+        elif any(r.kl is None for r in results):
             self.out.print(
                 "KL is not measured where a search or keywords chose; that of a proposal does not see what chose."
             )

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trimtab.cli.asked import Asked, common_base, refuse_unknown_knobs
+from trimtab.cli.asked import Asked, Wanted, common_base, refuse_unknown_knobs
 from trimtab.cli.console import Talk
+from trimtab.cli.contest_on_vllm import check_on_vllm, contest_on_vllm
+from trimtab.cli.on_vllm import refuse_beside_vllm
 from trimtab.cli.options import (
     Beams,
     Branches,
     Chunk,
     Device,
     Dtype,
+    Engine,
     Json,
     Knobs,
     Likelihood,
@@ -32,13 +36,14 @@ from trimtab.cli.options import (
     knob_values,
     pairs,
 )
-from trimtab.cli.prepared import Choices, prepare
+from trimtab.cli.prepared import Choices, Prepared, prepare
 from trimtab.cli.searching import search_settings
 
 if TYPE_CHECKING:
     from trimtab.policies.base import Policy
-    from trimtab.policies.search_settings import SearchSettings
+    from trimtab.policies.vocabulary import Vocabulary
     from trimtab.tasks.baselines import Contestant
+    from trimtab.tasks.contest import Conditions, Standing
     from trimtab.tasks.task import Row
 
 
@@ -71,6 +76,7 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
     likelihood: Likelihood = None,
     weight: Weight = None,
     seed: Seed = 0,
+    engine: Engine = "local",
     dtype: Dtype = "auto",
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="A folder for table.md, results.json and report.html.")] = None,
@@ -79,9 +85,7 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
 ) -> None:
     """Compare policies with their base on unseen prompts; a policy file with a search is evaluated by searching."""
     from trimtab.evaluation.report import Findings, write_report
-    from trimtab.tasks.baselines import Contestant
-    from trimtab.tasks.baselines import baseline as build_baseline
-    from trimtab.tasks.contest import contest
+    from trimtab.tasks.baselines import check_baseline
 
     talk = Talk(as_json, quiet)
     sources, values = pairs(model or [], "--model"), knob_values(knob or [])
@@ -97,21 +101,17 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
         "weight": weight,
     }
     searches = [search_settings(each, search, flags) for each in asked]
+    wanted = Wanted(asked, searches, baseline or (), values)
+    for name in wanted.baselines:  # before anything is loaded
+        check_baseline(name)
+    if engine == "vllm":
+        refuse_beside_vllm(None, None, device)
+        check_on_vllm(wanted)
     named = [each for every in asked for each in every.sources.values()]
     named += [each.value for each in searches if each is not None]
     ready = prepare(task, Choices(reward, judge or (), data, prompts, n, reader or ()), named, talk)
-    built = [each.policy(values) for each in asked]
-    refuse_unknown_knobs(values, built)
-    base = common_base(built)
-    conditions = ready.conditions(base, seed, values, max_new_tokens)
-    shown = {"base": Contestant(base), **_contestants(asked, built, searches, base, conditions.rows, talk)}
-    shown |= {name: build_baseline(name, ready.task, base, ready.reward, conditions.rows) for name in baseline or []}
-    found = contest(
-        ready.task,
-        shown,
-        conditions,
-        on_policy=lambda name: talk.note(f"{'searching with' if shown[name].search else 'sampling from'} {name}"),
-    )
+    how = partial(ready.conditions, seed=seed, knobs=values, max_new_tokens=max_new_tokens)
+    found = (contest_on_vllm if engine == "vllm" else _contest_here)(wanted, ready, how, talk)
     if out is not None:
         found.write(out)
         findings = Findings(found.table, found.warnings, commands=[("Measure it again", shlex.join(sys.argv))])
@@ -123,10 +123,28 @@ def evaluate(  # noqa: PLR0913 -- one parameter an option
         talk.standing(found)
 
 
+def _contest_here(wanted: Wanted, ready: Prepared, how: Callable[[Vocabulary], Conditions], talk: Talk) -> Standing:
+    """Let a base, policies and baselines compete in this process."""
+    from trimtab.tasks.baselines import Contestant, baseline
+    from trimtab.tasks.contest import contest
+
+    built = [each.policy(wanted.knobs) for each in wanted.asked]
+    refuse_unknown_knobs(wanted.knobs, built)
+    base = common_base(built)
+    conditions = how(base.vocabulary)
+    shown = {"base": Contestant(base), **_contestants(wanted, built, base, conditions.rows, talk)}
+    shown |= {name: baseline(name, ready.task, base, ready.reward, conditions.rows) for name in wanted.baselines}
+    return contest(
+        ready.task,
+        shown,
+        conditions,
+        on_policy=lambda name: talk.note(f"{'searching with' if shown[name].search else 'sampling from'} {name}"),
+    )
+
+
 def _contestants(
-    asked: Sequence[Asked],
+    wanted: Wanted,
     policies: Sequence[Policy],
-    searches: Sequence[SearchSettings | None],
     base: Policy,
     rows: Sequence[Row],
     talk: Talk,
@@ -136,10 +154,10 @@ def _contestants(
     from trimtab.tasks.baselines import Contestant, informed
 
     found = {}
-    for wanted, policy, settings in zip(asked, policies, searches, strict=True):
+    for asked, policy, settings in zip(wanted.asked, policies, wanted.searches, strict=True):
         if settings is not None:
-            plan = build_plan(settings, wanted.lm, progress=talk.note)
-            found[f"{wanted.text} ({settings.method})"] = Contestant(policy, informed(plan, policy.vocabulary, rows))
+            plan = build_plan(settings, asked.lm, progress=talk.note)
+            found[f"{asked.text} ({settings.method})"] = Contestant(policy, informed(plan, policy.vocabulary, rows))
         elif policy != base:
-            found[wanted.text] = Contestant(policy)
+            found[asked.text] = Contestant(policy)
     return found

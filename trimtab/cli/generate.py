@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from trimtab.cli.options import (
     Chunk,
     Device,
     Dtype,
+    Engine,
     Json,
     Knobs,
     Likelihood,
@@ -78,9 +79,7 @@ def generate(  # noqa: PLR0913 -- one parameter an option
     likelihood: Likelihood = None,
     weight: Weight = None,
     seed: Seed = None,
-    engine: Annotated[
-        Literal["local", "vllm"], typer.Option(help="What runs it; vllm needs vLLM beside it.")
-    ] = "local",
+    engine: Engine = "local",
     dtype: Dtype = "auto",
     device: Device = "auto",
     as_json: Json = False,

@@ -25,6 +25,7 @@ Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="A name 
 Knobs = Annotated[list[str] | None, typer.Option("--knob", "-k", help="A knob's value: strength=1.5")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: auto, float32, bfloat16, float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Engine = Annotated[Literal["local", "vllm"], typer.Option(help="What runs it; vllm needs vLLM beside it.")]
 Searched = Annotated[
     Literal[Method, "none"] | None,
     typer.Option(

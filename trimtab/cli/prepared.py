@@ -10,7 +10,7 @@ from trimtab.cli.trained import refuse_dependent, refuse_trained_prompts
 
 if TYPE_CHECKING:
     from trimtab.cli.console import Talk
-    from trimtab.policies.base import Policy
+    from trimtab.policies.vocabulary import Vocabulary
     from trimtab.rewards import Likelihood, Reward
     from trimtab.tasks.contest import Conditions
     from trimtab.tasks.task import Row, Task
@@ -58,12 +58,12 @@ class Prepared:
     readers: Sequence[Likelihood]
 
     def conditions(
-        self, base: Policy, seed: int | None, knobs: Mapping[str, float], max_new_tokens: int | None = None
+        self, vocabulary: Vocabulary, seed: int | None, knobs: Mapping[str, float], max_new_tokens: int | None = None
     ) -> Conditions:
         """Return what all policies have in common, the prompts as a base is asked them.
 
         Args:
-            base: whose chat format is used.
+            vocabulary: of the base, with its chat format.
             seed: of the answers; 0 for None.
             knobs: their values.
             max_new_tokens: longest answer, in tokens; the task's own for None.
@@ -74,7 +74,7 @@ class Prepared:
         settings = replace(self.task.settings, seed=seed or 0)
         if max_new_tokens is not None:
             settings = replace(settings, max_new_tokens=max_new_tokens)
-        rows = asked(self.task, base, self.unseen)
+        rows = asked(self.task, vocabulary, self.unseen)
         return Conditions(rows, self.reward, self.judges, settings, self.n, knobs, self.readers)
 
 

@@ -57,7 +57,7 @@ def sweep(  # noqa: PLR0913 -- one parameter an option
     contestants = {"base": base, **{name: policy for name, policy in built.items() if policy != base}}
     found = {
         each.task.name: _swept(
-            talk, each.task, contestants, axes, each.conditions(base, seed, {}), out / each.task.name
+            talk, each.task, contestants, axes, each.conditions(base.vocabulary, seed, {}), out / each.task.name
         )
         for each in ready
     }

@@ -6,20 +6,19 @@ It does not know what the policies are made of, nor how its result is shown.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
 from trimtab.decoding.answer import Answer
 from trimtab.decoding.constraints import Constraints
-from trimtab.decoding.generate import generate
 from trimtab.decoding.request import Settings
 from trimtab.decoding.search_plan import SearchPlan
 from trimtab.errors import ConfigError
-from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, measured_from, perplexity, repetition
+from trimtab.evaluation.metrics import distinct_n, mean_kl, mean_length, perplexity, repetition
 from trimtab.evaluation.plain import plain
+from trimtab.evaluation.player import LocalPlayer, Made, Player
 from trimtab.policies.base import Policy
 from trimtab.policies.vocabulary import Vocabulary
 from trimtab.rewards import Reward, as_reward, check_independent, score, score_known
@@ -39,10 +38,13 @@ class Result:
         judged: judge name to its score of each answer; None where it had none.
         searched: whether answers were searched for.
         held: whether some had to say keywords.
-        kl: exact KL(policy || base), in nats per token. Where tokens were chosen among candidates it is that of each
-            choice, with value, cuts and temperature; None for other searches and where keywords were held, since how
-            far these as a whole are from the base is not measured.
+        kl: KL(policy || base), in nats per token, exact unless ``estimated``. Where tokens were chosen among candidates
+            it is that of each choice, with value, cuts and temperature; None for other searches and where keywords
+            were held, since how far these as a whole are from the base is not measured.
         proposal_kl: the policy's own along the answers, without what a search chose by; ``kl`` where they were sampled.
+            None where whole distributions were not seen and tokens were not drawn from the policy itself.
+        estimated: whether KL is the mean of ``log pi(y) - log pi_base(y)`` over the sampled tokens: right on average,
+            with the noise of sampling, and not computed from whole distributions.
         perplexity: of the answers under the base.
         distinct_2: share of different word pairs over all answers.
         repetition: mean share of repeated word triples within an answer.
@@ -63,7 +65,8 @@ class Result:
     searched: bool
     held: bool
     kl: float | None
-    proposal_kl: float
+    proposal_kl: float | None
+    estimated: bool
     perplexity: float
     distinct_2: float
     repetition: float
@@ -101,6 +104,11 @@ class Comparison:
     n: int
     settings: Settings
     vocabulary: Vocabulary
+
+    @property
+    def estimated(self) -> bool:
+        """Whether some KL is estimated from sampled tokens."""
+        return any(result.estimated for result in self.results)
 
     @property
     def base(self) -> Result:
@@ -174,82 +182,76 @@ def compare(  # noqa: PLR0913 -- every argument by keyword
         >>> [round(result.kl, 2) for result in found.results]  # .9 ln 1.8 + .1 ln .2
         [0.0, 0.37]
     """
-    if not policies:
-        raise ConfigError(given="no policies", expected="at least one to evaluate", hint="pass the base")
     plans = searches or {}
     if unknown := [name for name in plans if name not in policies]:
         raise ConfigError(
             given=f"a search for {unknown[0]!r}", expected=f"one of {', '.join(policies)}", hint="check the name"
         )
-    seen = [reward, *(each for plan in plans.values() for each in _rewards_in(plan.value))]
-    for each, judge in product(seen, judges):
-        check_independent(each, judge)
-    base = next(iter(policies.values())).reference
-    results = []
-    for name, policy in policies.items():
-        if on_policy is not None:
-            on_policy(name)
-        held = (keywords or {}).get(name)
-        made = _make(policy, prompts, settings, n, _of(policy, knobs or {}), plans.get(name), held)
-        repeated = {key: [value for value in values for _ in range(n)] for key, values in (columns or {}).items()}
-        results.append(measure(name, policy, base, made, (reward, judges), repeated))
-    return Comparison(
-        tuple(results), reward.name, tuple(judge.name for judge in judges), tuple(prompts), n, settings, base.vocabulary
+    base = next(iter(policies.values())).reference if policies else None
+    players = {
+        name: LocalPlayer(policy, base, plans.get(name), (keywords or {}).get(name))
+        for name, policy in policies.items()
+        if base is not None
+    }
+    return compare_players(
+        players,
+        prompts,
+        reward=reward,
+        judges=judges,
+        settings=settings,
+        n=n,
+        knobs=knobs,
+        columns=columns,
+        on_policy=on_policy,
     )
 
 
-def _of(policy: Policy, knobs: Mapping[str, float]) -> dict[str, float]:
-    """Return the values of the knobs that a policy has."""
-    return {knob.name: knobs[knob.name] for knob in policy.knobs if knob.name in knobs}
-
-
-@dataclass(frozen=True)
-class Made:
-    """Answers of one policy, and how they came about.
+def compare_players(  # noqa: PLR0913 -- every argument by keyword
+    players: Mapping[str, Player],
+    prompts: Sequence[str],
+    *,
+    reward: Reward,
+    judges: Sequence[Reward],
+    settings: Settings,
+    n: int = 1,
+    knobs: Mapping[str, float] | None = None,
+    columns: Mapping[str, Sequence[object]] | None = None,
+    on_policy: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Let players answer the same prompts one after the other, wherever they run, and measure the answers.
 
     Args:
-        answers: n a prompt, next to each other.
-        proposed: tokens that were sampled for them.
-        seconds: wall-clock time.
-        searched: whether they were searched for.
-        kl: how far what chose them is from the policy's reference, in nats a token; None where that is not known.
-        held: whether some had to say keywords.
-        knobs: values that the policy answered with.
+        players: name to player; the first is the base.
+        prompts: see :func:`compare`, like the others.
+        reward: see there.
+        judges: see there.
+        settings: see there.
+        n: see there.
+        knobs: see there.
+        columns: see there.
+        on_policy: see there.
+
+    Raises:
+        ConfigError: there is no player, or a judge is not independent of the reward or of what answers are searched by.
+        PromptError: a prompt is empty or too long.
+        RewardError: the reward or a judge failed.
     """
-
-    answers: Sequence[Answer]
-    proposed: int
-    seconds: float
-    searched: bool
-    kl: float | None
-    held: bool = False
-    knobs: Mapping[str, float] = field(default_factory=dict)
-
-
-def _make(
-    policy: Policy,
-    prompts: Sequence[str],
-    settings: Settings,
-    n: int,
-    knobs: Mapping[str, float],
-    plan: SearchPlan | None,
-    keywords: Sequence[Constraints | None] | None,
-) -> Made:
-    """Sample n answers to each prompt, or search for each of them."""
-    started = time.perf_counter()
-    held = any(each is not None for each in keywords or ())
-    kl: float | None
-    if plan is None:
-        answers = generate(policy, prompts, settings, n=n, knobs=knobs, keywords=keywords)
-        # What the words forced is not in the KL of the policy.
-        proposed, kl = sum(len(answer.token_ids) for answer in answers), None if held else mean_kl(answers)
-    else:
-        # A prompt that comes n times is searched n times, each time with other random numbers.
-        found = plan.find(policy, [prompt for prompt in prompts for _ in range(n)], settings, knobs)
-        answers, proposed = [each.best for each in found], sum(each.trace.tokens for each in found)
-        steps = [step for each in found for step in each.kl]
-        kl = sum(steps) / len(steps) if steps else None
-    return Made(answers, proposed, time.perf_counter() - started, plan is not None, kl, held, knobs)
+    if not players:
+        raise ConfigError(given="no policies", expected="at least one to evaluate", hint="pass the base")
+    plans = [player.search for player in players.values() if player.search is not None]
+    seen = [reward, *(each for plan in plans for each in _rewards_in(plan.value))]
+    for each, judge in product(seen, judges):
+        check_independent(each, judge)
+    repeated = {key: [value for value in values for _ in range(n)] for key, values in (columns or {}).items()}
+    results = []
+    for name, player in players.items():
+        if on_policy is not None:
+            on_policy(name)
+        made = player.make(prompts, settings, n, knobs or {})
+        results.append(measure(name, str(player), made, (reward, judges), repeated))
+    vocabulary = next(iter(players.values())).vocabulary
+    names = tuple(judge.name for judge in judges)
+    return Comparison(tuple(results), reward.name, names, tuple(prompts), n, settings, vocabulary)
 
 
 def _rewards_in(value: Value) -> list[Reward]:
@@ -271,8 +273,7 @@ def _rewards_in(value: Value) -> list[Reward]:
 
 def measure(
     name: str,
-    policy: Policy,
-    base: Policy,
+    policy: str,
     made: Made,
     scorers: tuple[Reward, Sequence[Reward]],
     columns: Mapping[str, Sequence[object]],
@@ -281,34 +282,30 @@ def measure(
 
     Args:
         name: of the policy in the comparison.
-        policy: whose answers.
-        base: what perplexity and KL are measured from.
+        policy: whose answers, as an expression.
         made: the answers.
         scorers: the reward and the judges.
         columns: of the prompts, with an entry for each answer.
 
     Raises:
         RewardError: a scorer failed.
-        VocabularyError: the policy has other tokens than the base.
     """
-    answers, kl, (reward, judges) = made.answers, made.kl, scorers
-    if policy.reference != base:
-        answers = measured_from(base, policy, answers, made.knobs)
-        kl = None if made.searched or kl is None else mean_kl(answers)
+    answers, (reward, judges) = made.answers, scorers
     texts = [answer.text for answer in answers]
     asked = [answer.prompt for answer in answers]
     rewards = score(reward, asked, texts, columns)
     judged = {judge.name: score_known(judge, asked, texts, columns).values for judge in judges}
     return Result(
         name=name,
-        policy=str(policy),
+        policy=policy,
         reward=_mean(rewards),
         judges={judge: _mean([each for each in scores if each is not None]) for judge, scores in judged.items()},
         judged=judged,
         searched=made.searched,
         held=made.held,
-        kl=kl,
-        proposal_kl=mean_kl(answers),
+        kl=made.kl,
+        proposal_kl=made.kl if made.estimated else mean_kl(answers),
+        estimated=made.estimated,
         perplexity=perplexity([answer.reference_log_probs for answer in answers]),
         distinct_2=distinct_n(texts, 2),
         repetition=repetition(texts, 3),

@@ -72,7 +72,7 @@ def table(comparison: Comparison, judged: Mapping[str, Mapping[str, Sequence[flo
     head += ["tokens", "seconds"]
     lines = []
     for each in comparison.results:
-        kl = f"{each.kl:.3f}" if each.kl is not None else f"({each.proposal_kl:.3f})"
+        kl = _cell(each.kl) if each.kl is not None else f"({_cell(each.proposal_kl)})"
         judges = [str(bootstrap(judged[name][each.name])) for name in names]
         rest = [f"{each.reward:.3f}", kl, f"{each.perplexity:.1f}", f"{each.distinct_2:.3f}", f"{each.repetition:.3f}"]
         lines.append([each.name, *judges, *rest, f"{each.proposed:,}", f"{each.seconds:.0f}"])
@@ -141,6 +141,10 @@ def to_dict(comparison: Comparison, judged: Mapping[str, Mapping[str, Sequence[f
 def write_json(target: Path, content: Mapping[str, Any]) -> None:
     """Write measurements."""
     target.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _cell(kl: float | None) -> str:
+    return "\N{EN DASH}" if kl is None else f"{kl:.3f}"
 
 
 def _kl(result: Result) -> float | None:

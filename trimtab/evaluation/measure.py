@@ -13,7 +13,7 @@ import numpy as np
 
 from trimtab.decoding.answer import Answer
 from trimtab.evaluation.bootstrap import Tally, Transform
-from trimtab.evaluation.metrics import distinct_n, repetition
+from trimtab.evaluation.metrics import distinct_n, log_ratio_pairs, repetition
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -26,7 +26,8 @@ class Group:
         columns: of the prompt's row, the prompt itself under ``"prompt"``.
         answers: n of them.
         scores: scorer to its score of each answer; None where it had none.
-        chosen: whether a search or keywords had a hand in the tokens, so that their KL is not known.
+        chosen: whether something else than the policy had a hand in the tokens, so that their KL is not known: a
+            search, keywords, or, where KL would be estimated, the settings of sampling.
     """
 
     columns: Mapping[str, object]
@@ -106,6 +107,21 @@ def _kl(group: Group) -> Tally:
 
 
 KL = Measure("KL", "to the base, nats a token, exact; not known where a search or keywords chose", _kl)
+
+
+def _log_ratio(group: Group) -> Tally:
+    if group.chosen:
+        return (0, 0)
+    pairs = [pair for answer in group.answers for pair in log_ratio_pairs(answer)]
+    return (sum(own - reference for own, reference in pairs), len(pairs))
+
+
+ESTIMATED_KL = Measure(
+    "KL, estimated",
+    "to the base, nats a token: an estimate, the mean of log pi(y) - log pi_base(y) over the sampled tokens; not known "
+    "where a search chose, or where a temperature, a cut or a shortest length did",
+    _log_ratio,
+)
 
 PERPLEXITY = Measure(
     "perplexity",

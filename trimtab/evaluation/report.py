@@ -19,6 +19,7 @@ import yaml
 from trimtab.decoding.answer import Answer
 from trimtab.evaluation.charts import curve
 from trimtab.evaluation.compare import Comparison, Result
+from trimtab.evaluation.metrics import mean_log_ratio
 from trimtab.evaluation.page import write_page
 from trimtab.evaluation.spelling import spell
 from trimtab.evaluation.table import Table
@@ -30,6 +31,12 @@ FULL_COLOUR = 3.0
 
 _MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 _BETTER = {"higher": "; higher is better", "lower": "; lower is better", "neither": ""}
+_EXACT = ("KL to the base", "nats per token, exact; 0 is the base itself")
+_ESTIMATED = (
+    "KL to the base, estimated",
+    "nats per token: the mean of log policy - log base over the sampled tokens, which is right on average; not known "
+    "where a search, a temperature, a cut or a shortest length chose",
+)
 _CURVES = (
     ("reward", "Training reward", "mean over the answers of a step"),
     ("kl", "KL to the base", "nats per token"),
@@ -198,7 +205,7 @@ def measures(comparison: Comparison, main: int = 1) -> list[Measure]:
         shown = tuple(_number(v, digits) for v in values)
         return Measure(label, note, shown, _minus(change).replace("x", _TIMES), shown[main] if change else "")
 
-    searched = any(result.searched for result in results)
+    searched = any(result.searched and not result.estimated for result in results)
     proposal = "nats per token along the answers; it does not see what a search chose by"
     judged = [
         line(f"Judge {name}", "mean score by a scorer that training never saw", [r.judges[name] for r in results], 3)
@@ -207,7 +214,7 @@ def measures(comparison: Comparison, main: int = 1) -> list[Measure]:
     return [
         *judged,
         line(f"Reward {comparison.reward}", "what the guide was trained on", [r.reward for r in results], 3),
-        line("KL to the base", "nats per token, exact; 0 is the base itself", [r.kl for r in results], 3),
+        line(*(_ESTIMATED if comparison.estimated else _EXACT), [r.kl for r in results], 3),
         *([line("KL of the proposal", proposal, [r.proposal_kl for r in results], 3)] if searched else []),
         line("Perplexity under the base", "lower is more like the base", [r.perplexity for r in results], 1),
         line("Distinct-2", "share of different word pairs", [r.distinct_2 for r in results], 3, share=True),
@@ -280,8 +287,10 @@ def _samples(comparison: Comparison, count: int) -> list[dict[str, Any]]:
 
 
 def _caption(result: Result, place: int) -> str:
-    kl = "KL of the proposal" if result.searched or result.held else "KL"
-    return f"reward {_number(result.rewards[place], 2)} · {kl} {_number(result.answers[place].mean_kl, 2)}"
+    answer, kl = result.answers[place], "KL of the proposal" if result.searched or result.held else "KL"
+    # One answer's log-ratio is noise around its KL, and may be below 0.
+    name, value = ("log-ratio", mean_log_ratio([answer])) if result.estimated else (kl, answer.mean_kl)
+    return f"reward {_number(result.rewards[place], 2)} · {name} {_number(value, 2)}"
 
 
 def _facts(comparison: Comparison, record: _Record) -> list[tuple[str, str]]:

@@ -141,7 +141,8 @@ def groups(comparison: Comparison, result: Result, columns: Mapping[str, Sequenc
         cut = slice(place * n, (place + 1) * n)
         row = {"prompt": prompt, **{name: values[place] for name, values in columns.items()}}
         scored = {name: each[cut] for name, each in scores.items()}
-        found.append(Group(row, result.answers[cut], scored, result.searched or result.held))
+        chosen = result.searched or result.held or result.kl is None
+        found.append(Group(row, result.answers[cut], scored, chosen))
     return found
 
 

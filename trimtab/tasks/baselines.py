@@ -73,17 +73,51 @@ def baseline(name: str, task: Task, base: Policy, reward: Reward, rows: Sequence
         ConfigError: there is no such baseline, or the base is no model that can be prompted.
         ModelError: the task needs a chat format that the model has not.
     """
-    if name in ("instruction", "examples"):
+    plan = best_of(name, reward, base.vocabulary, rows)
+    if plan is None:
         if not isinstance(base, LM):
             raise ConfigError(
                 given=f"the baseline {name} for {base}",
                 expected="a model that sees prompts",
                 hint="leave this baseline out",
             )
-        return Contestant(base.with_prompt(asking(task, base, shown=name == "examples")))
+        return Contestant(base.with_prompt(asking(task, base.vocabulary, shown=name == "examples")))
+    return Contestant(base, plan)
+
+
+def best_of(name: str, reward: Reward, vocabulary: Vocabulary, rows: Sequence[Row]) -> SearchPlan | None:
+    """Return how a baseline such as ``best-of-8`` searches; None for those that put a text before the prompt.
+
+    Args:
+        name: of the baseline.
+        reward: what guides were trained on.
+        vocabulary: of the base.
+        rows: the prompts with their columns.
+
+    Raises:
+        ConfigError: there is no such baseline.
+    """
+    count = check_baseline(name)
+    if count is None:
+        return None
+    return informed(SearchPlan(RewardValue(reward), best_of_n(count)), vocabulary, rows)
+
+
+def check_baseline(name: str) -> int | None:
+    """Return of how many answers a baseline takes the best; None where it takes the only one.
+
+    Raises:
+        ConfigError: there is no such baseline.
+
+    Example:
+        >>> check_baseline("best-of-8"), check_baseline("instruction")
+        (8, None)
+    """
+    if name in ("instruction", "examples"):
+        return None
     head, _, count = name.rpartition("-")
     if head == "best-of" and count.isdecimal() and int(count) > 0:
-        return Contestant(base, informed(SearchPlan(RewardValue(reward), best_of_n(int(count))), base.vocabulary, rows))
+        return int(count)
     raise ConfigError(given=f"the baseline {name!r}", expected=f"one of {', '.join(NAMES)}", hint="best-of-8")
 
 
@@ -104,14 +138,14 @@ def informed(plan: SearchPlan, vocabulary: Vocabulary, rows: Sequence[Row]) -> S
     return replace(plan, value=replace(plan.value, reward=ByPrompt(as_reward(plan.value.reward), known)))
 
 
-def asking(task: Task, base: LM, *, shown: bool) -> str:
+def asking(task: Task, vocabulary: Vocabulary, *, shown: bool) -> str:
     """Return what is put before every prompt to ask for what a task wants.
 
     In a chat these are a system prompt and turns; the question after them keeps the format in which the base reads it.
 
     Args:
         task: what is wanted.
-        base: who is asked.
+        vocabulary: of the base, with its chat format.
         shown: whether examples follow the instruction.
     """
     if not task.chat:
@@ -122,20 +156,20 @@ def asking(task: Task, base: LM, *, shown: bool) -> str:
     if shown:
         for each in task.examples:
             turns += [Turn("user", each.prompt), Turn("assistant", each.answer)]
-    return chat_text(base.vocabulary, turns, answered=True)
+    return chat_text(vocabulary, turns, answered=True)
 
 
-def asked(task: Task, base: Policy, rows: Sequence[Row]) -> list[Row]:
+def asked(task: Task, vocabulary: Vocabulary, rows: Sequence[Row]) -> list[Row]:
     """Return the rows with prompts as the models of a task read them.
 
     In a chat the column ``query`` keeps what the user said, which is what scorers of prompts should look at.
 
     Args:
         task: whose rows.
-        base: whose chat format.
+        vocabulary: of the base, with its chat format.
         rows: as the data has them.
 
     Raises:
         ModelError: the task needs a chat format that the base has not.
     """
-    return as_chat(rows, base.vocabulary) if task.chat else list(rows)
+    return as_chat(rows, vocabulary) if task.chat else list(rows)

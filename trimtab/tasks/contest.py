@@ -12,9 +12,10 @@ from typing import Any
 from trimtab.decoding.request import Settings
 from trimtab.errors import ConfigError
 from trimtab.evaluation.bootstrap import Tally
-from trimtab.evaluation.compare import Comparison, compare
+from trimtab.evaluation.compare import Comparison, compare_players
 from trimtab.evaluation.hacking import Hacking, hacking
-from trimtab.evaluation.measure import Group, Measure
+from trimtab.evaluation.measure import ESTIMATED_KL, KL, Group, Measure
+from trimtab.evaluation.player import LocalPlayer, Player
 from trimtab.evaluation.table import Table, tabulate
 from trimtab.rewards import Likelihood, Reward
 from trimtab.tasks.baselines import Contestant
@@ -136,11 +137,40 @@ def contest(
     *,
     on_policy: Callable[[str], None] | None = None,
 ) -> Standing:
-    """Let policies compete at a task.
+    """Let policies of this process compete at a task.
 
     Args:
         task: says what is measured.
         contestants: by name; the first is the base.
+        conditions: the same for all.
+        on_policy: called with each name before its answers are made.
+
+    Raises:
+        ConfigError: there are no prompts or no judges, or a judge is not independent.
+        PromptError: a prompt is empty or too long.
+        RewardError: the reward or a judge failed.
+    """
+    base = next(iter(contestants.values())).policy.reference if contestants else None
+    players = {
+        name: LocalPlayer(each.policy, base, each.search, each.keywords)
+        for name, each in contestants.items()
+        if base is not None
+    }
+    return compete(task, players, conditions, on_policy=on_policy)
+
+
+def compete(
+    task: Task,
+    players: Mapping[str, Player],
+    conditions: Conditions,
+    *,
+    on_policy: Callable[[str], None] | None = None,
+) -> Standing:
+    """Let players compete at a task, wherever they run.
+
+    Args:
+        task: says what is measured.
+        players: by name; the first is the base.
         conditions: the same for all.
         on_policy: called with each name before its answers are made.
 
@@ -158,20 +188,20 @@ def contest(
         raise ConfigError(
             given=f"no judges for {task.name}", expected="at least one that no training saw", hint="take the task's own"
         )
-    comparison = compare(
-        {name: each.policy for name, each in contestants.items()},
+    comparison = compare_players(
+        players,
         [row["prompt"] for row in rows],
         reward=conditions.reward,
         judges=[*conditions.judges, *conditions.readers],
         settings=conditions.settings,
         n=conditions.n,
         knobs=conditions.knobs,
-        searches={name: each.search for name, each in contestants.items() if each.search is not None},
         columns=columns,
-        keywords={name: each.keywords for name, each in contestants.items() if each.keywords is not None},
         on_policy=on_policy,
     )
-    measures = (*task.measures([judge.name for judge in conditions.judges]), *map(_perplexity, conditions.readers))
+    named = task.measures([judge.name for judge in conditions.judges])
+    told = [ESTIMATED_KL if each == KL and comparison.estimated else each for each in named]
+    measures = (*told, *map(_perplexity, conditions.readers))
     table, base = tabulate(comparison, measures, columns, task.overall), comparison.base
     better = {measure.name: measure.better for measure in measures}
     main = comparison.judges[0]

@@ -19,9 +19,10 @@ from trimtab.decoding.generate import requests_of, to_answer
 from trimtab.decoding.pool import decode
 from trimtab.errors import ConfigError
 from trimtab.evaluation.bootstrap import Tally
-from trimtab.evaluation.compare import Comparison, Made, measure
+from trimtab.evaluation.compare import Comparison, measure
 from trimtab.evaluation.frontier import Point
 from trimtab.evaluation.metrics import mean_kl
+from trimtab.evaluation.player import Made
 from trimtab.evaluation.table import Table, groups, table_of
 from trimtab.policies.base import Policy
 from trimtab.tasks.contest import Conditions
@@ -186,7 +187,7 @@ def _measured(task: Task, name: str, policy: Policy, points: Sequence[Knobs], co
             for row, prompt in zip(own, asked, strict=True)
         ]
         made = Made(answers, sum(len(each.token_ids) for each in answers), seconds, searched=False, kl=mean_kl(answers))
-        result = measure(name, policy, policy.reference, made, (conditions.reward, conditions.judges), repeated)
+        result = measure(name, str(policy), made, (conditions.reward, conditions.judges), repeated)
         judges = tuple(judge.name for judge in conditions.judges)
         alone = Comparison(
             (result,), conditions.reward.name, judges, tuple(prompts), n, conditions.settings, policy.vocabulary

@@ -81,7 +81,7 @@ def run_task(
     unseen = list(read_task_rows(task.source, "test", columns=task.columns, limit=settings.prompts).rows)
     for prompts in dict.fromkeys(config.prompts for config in runs.values()):
         refuse_overlap(read_prompts(prompts), unseen)
-    rows = asked(task, base, unseen)
+    rows = asked(task, base.vocabulary, unseen)
     how = replace(task.settings, seed=settings.seed)
     conditions = Conditions(rows, reward, judges, how, settings.answers or task.answers, {}, readers)
     contestants = {"base": Contestant(base)}

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from trimtab.engines.base import AS_REFERENCE, REFERENCE
 from trimtab.engines.vllm.plan import VARIABLE, Plan, factors, knobs_in, plan_of_environment
 from trimtab.errors import ConfigError, KnobError, PolicyError
 from trimtab.policies.knob import Exponent, Knob
@@ -81,3 +82,15 @@ def test_a_server_without_a_plan_says_how_to_start_it(monkeypatch):
         plan_of_environment()
     monkeypatch.setenv(VARIABLE, PLAN.to_json())
     assert plan_of_environment() == PLAN
+
+
+def test_the_reference_is_asked_for_alone_and_by_nobody_who_sends_numbers():
+    knob = Knob("strength", 1.0, min=-1.0, max=2.0)
+    plan = Plan(("guide", "base"), (Exponent.of(knob), Exponent.of(1.0)), 100, reference=1)
+    assert plan.weights(AS_REFERENCE) == (0.0, 1.0) == Plan.from_json(plan.to_json()).weights(AS_REFERENCE)
+    for given in ({REFERENCE: 1}, {REFERENCE: 1.0}, {REFERENCE: "1"}, {**AS_REFERENCE, "strength": 1.0}):
+        with pytest.raises(KnobError):
+            plan.weights(given)
+    with pytest.raises(PolicyError, match="metered=True"):
+        Plan(("base",), (Exponent.of(1.0),), 100).weights(AS_REFERENCE)
+    assert not REFERENCE.isidentifier()  # so no policy file has a knob of this name
