@@ -5,9 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from trimtab.decoding.detail import Detail
 from trimtab.errors import UsageError
 
 FinishReason = Literal["end", "stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The tokens of an unfinished answer with what each cost; fields are those of :class:`Answer`."""
+
+    token_ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    reference_log_probs: tuple[float, ...] = ()
+    kl: tuple[float, ...] = ()
+    details: tuple[Detail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Answer:
         unmet: keywords that it should hold and lacks.
         listed: where an endpoint sampled it under a bias, the share of the steering that the bias could list, at each
             token; empty otherwise.
+        details: what steering did at each token, where it was asked for; empty otherwise.
     """
 
     prompt: str
@@ -42,6 +55,7 @@ class Answer:
     covered: tuple[float, ...] = ()
     unmet: tuple[str, ...] = ()
     listed: tuple[float, ...] = ()
+    details: tuple[Detail, ...] = ()
 
     @property
     def mean_kl(self) -> float:

@@ -78,4 +78,5 @@ def to_answer(row: Row, prompt: str, vocabulary: Vocabulary, settings: Settings)
         finish_reason=row.finish,
         covered=tuple(row.covered),
         unmet=row.unmet,
+        details=row.details,
     )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trimtab.decoding.answer import Written
+from trimtab.decoding.detail import Detail
 from trimtab.decoding.held import Held
 from trimtab.decoding.progress import Progress
 from trimtab.decoding.request import Request, Settings
@@ -55,6 +57,7 @@ class Ledger:
         costs: log-probability, that of the reference, KL, and covered mass of each token, shape (N, C + 1, 4).
         seen: which tokens the row holds, shape (N, V), where a row has a repetition penalty.
         progress: how far each row that has keywords is with them.
+        details: of each row's tokens, where its request asks for them.
     """
 
     owners: list[Owner]
@@ -69,6 +72,7 @@ class Ledger:
     costs: Tensor
     seen: Tensor | None
     progress: tuple[Progress | None, ...]
+    details: tuple[tuple[Detail, ...], ...]
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -111,6 +115,7 @@ class Ledger:
             torch.zeros((len(owners), room, 4), device=device),
             None,
             (None,) * len(owners) if progress is None else tuple(progress),
+            ((),) * len(owners),
         )
         ledger.seen = ledger._seen(size) if ledger.warps.penalised else None
         return ledger
@@ -131,6 +136,7 @@ class Ledger:
             self.costs[there],
             None if self.seen is None else self.seen[there],
             tuple(self.progress[i] for i in index.tolist()),
+            tuple(self.details[i] for i in index.tolist()),
         )
 
     def handed_over(self, owners: list[Owner], draws: Tensor) -> Ledger:
@@ -154,12 +160,24 @@ class Ledger:
             torch.cat([a.costs, b.costs]),
             None if a.seen is None or b.seen is None else torch.cat([a.seen, b.seen]),
             a.progress + b.progress,
+            a.details + b.details,
         )
 
     def text(self) -> tuple[Tensor, Tensor]:
         """Return prompts and tokens, (N, W), -1 before them, and where each row's text ends, (N,)."""
         text = torch.cat([self.prompts, self.tokens[:, :-1]], 1)
         return text, to_device(self.prompts.shape[1] + self.count, text.device)
+
+    def written(self, rows: Sequence[int]) -> list[Written]:
+        """Return what some rows have written, and what it cost; this waits for the device."""
+        counts = self.count[torch.tensor(rows, dtype=torch.long)].tolist()
+        longest = max(counts, default=0)
+        there = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
+        tokens, costs = self.tokens[there, :longest].tolist(), self.costs[there, :longest, :3].mT.tolist()
+        return [
+            Written(tuple(ids[:n]), tuple(own[:n]), tuple(theirs[:n]), tuple(kl[:n]), self.details[i][:n])
+            for i, n, ids, (own, theirs, kl) in zip(rows, counts, tokens, costs, strict=True)
+        ]
 
     def numbers(self, purpose: int, ahead: int = 0) -> Tensor:
         """Return the random number of each row's next token, or of one further ahead, shape (N,)."""

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from trimtab.decoding.answer import FinishReason
+from trimtab.decoding.answer import FinishReason, Written
 from trimtab.decoding.drafters import Draft, drafters
 from trimtab.decoding.ledger import Owner
 from trimtab.decoding.pace import MOST
@@ -92,9 +92,15 @@ class Pool:
                 tokens.
             KnobError: a knob value is unknown or out of range.
             PolicyError: with these knob values nothing of the policy is left.
-            ConfigError: a stop id is no token.
+            ConfigError: a stop id is no token, or details are asked for that the pool cannot give.
             BusyError: more rows or tokens than the pool's bounds; what runs already is not harmed.
         """
+        if request.alternatives is not None and (self._speculator.drafts or not self._stepper.metered):
+            raise ConfigError(
+                given="details of every token, from a pool that drafts or does not measure",
+                expected="a pool without a drafter, which measures log-probabilities under the reference",
+                hint="leave draft out, and metered at True",
+            )
         return self._queue.add(request, settings, 0 if self._running is None else len(self._running))
 
     def cancel(self, ticket: int) -> None:
@@ -102,14 +108,13 @@ class Pool:
         if ticket in self._queue.tickets:
             self._cancelled.add(ticket)
 
-    def so_far(self, tickets: Collection[int]) -> list[tuple[Owner, list[int]]]:
-        """Return the running rows of some requests, with the tokens that each has; this waits for the device."""
+    def so_far(self, tickets: Collection[int]) -> list[tuple[Owner, Written]]:
+        """Return the running rows of some requests, with what each has written; this waits for the device."""
         if self._running is None or not tickets:
             return []
         ledger = self._running.ledger
         rows = [i for i, owner in enumerate(ledger.owners) if owner.ticket in tickets]
-        tokens = ledger.tokens[torch.tensor(rows, dtype=torch.long, device=ledger.tokens.device)].tolist()
-        return [(ledger.owners[i], row[: int(ledger.count[i])]) for i, row in zip(rows, tokens, strict=True)]
+        return [(ledger.owners[i], written) for i, written in zip(rows, ledger.written(rows), strict=True)]
 
     def step(self) -> list[Row]:
         """Admit what fits, pick the next token of every row, and feed it.

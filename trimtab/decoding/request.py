@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from trimtab.decoding.answer import FinishReason
 from trimtab.decoding.constraints import Constraints
+from trimtab.decoding.detail import MOST_ALTERNATIVES, Detail
 from trimtab.decoding.sampling import Sampling
 from trimtab.errors import ConfigError, TrimtabError
 
@@ -22,6 +23,8 @@ class Request:
         knobs: knob values that differ from their defaults.
         occurrence: how often the same prompt came before in this call; keeps repeated prompts apart.
         keywords: words that its answers must hold.
+        alternatives: how many likely tokens every token is told with, and what each factor added to them; None tells
+            nothing, 0 the picked token alone.
     """
 
     prompt: tuple[int, ...]
@@ -29,10 +32,17 @@ class Request:
     knobs: Mapping[str, float] = field(default_factory=dict)
     occurrence: int = 0
     keywords: Constraints | None = None
+    alternatives: int | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ConfigError(given=f"n={self.n}", expected="at least one answer a prompt", hint="raise n")
+        if self.alternatives is not None and not 0 <= self.alternatives <= MOST_ALTERNATIVES:
+            raise ConfigError(
+                given=f"{self.alternatives} alternatives at each token",
+                expected=f"from 0 to {MOST_ALTERNATIVES}, or None",
+                hint="ask for 5",
+            )
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,7 @@ class Row:
         covered: probability that the reference gives, at each token, to the tokens that are possible; empty where the
             policy cuts nothing or nothing is metered.
         unmet: keywords it lacks.
+        details: of each token, where its request asks for them.
     """
 
     request: Request
@@ -133,3 +144,4 @@ class Row:
     error: TrimtabError | None = None
     covered: list[float] = field(default_factory=list)
     unmet: tuple[str, ...] = ()
+    details: tuple[Detail, ...] = ()

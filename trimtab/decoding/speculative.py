@@ -61,6 +61,11 @@ class Speculator:
         self._paces: dict[tuple[int, int], Pace] = {}
 
     @property
+    def drafts(self) -> bool:
+        """Whether anybody drafts."""
+        return bool(self._drafters)
+
+    @property
     def policies(self) -> list[Policy]:
         """The policies that draft, whose knobs requests may bind too."""
         return [each.policy for each in self._drafters if not isinstance(each, LookupDrafter)]

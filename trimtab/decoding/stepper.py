@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trimtab.decoding.answer import FinishReason
+from trimtab.decoding.detail import details_of
 from trimtab.decoding.fed import Fed
 from trimtab.decoding.kl import exact_kl
 from trimtab.decoding.ledger import FOR_DRAWS, FOR_REDRAWS, Ledger, Owner
@@ -61,7 +62,29 @@ class Stepper:
             tokens = pick(running.pending, draws)
             usable = running.pending.gather(1, tokens[:, None]).squeeze(1) > 0
         costs = self.costs(running.fed.log_probs, probs, tokens)
+        self._tell(running, tokens)
         return tokens, self.write(ledger, tokens[:, None], costs[:, None], usable & ~costs.isnan().any(1))
+
+    def _tell(self, running: Running, tokens: Tensor) -> None:
+        """Write down what the step did in the rows whose requests ask for it."""
+        ledger, fed = running.ledger, running.fed
+        wanted = {i: n for i, owner in enumerate(ledger.owners) if (n := owner.request.alternatives) is not None}
+        if not wanted:
+            return
+        here = torch.tensor([*wanted])
+        there = here.to(tokens.device)
+        found = details_of(
+            self.policies[0],
+            [each[there] for each in fed.log_probs],
+            {leaf: said[there] for leaf, said in fed.said.items()},
+            {name: values[here] for name, values in fed.state.knobs.items()},
+            tokens[there],
+            [*wanted.values()],
+        )
+        told = [*ledger.details]
+        for i, detail in zip(wanted, found, strict=True):
+            told[i] = (*told[i], detail)
+        ledger.details = tuple(told)
 
     def costs(self, log_probs: Sequence[Tensor], probs: Tensor, tokens: Tensor) -> Tensor:
         """Return what tokens (...) cost: log-probability, that of the reference, KL, covered mass; (..., 4)."""
@@ -148,6 +171,7 @@ class Stepper:
             error,
             covered,
             self._unmet(owner, tokens, reason),
+            ledger.details[index][:length],
         )
 
     def _unmet(self, owner: Owner, tokens: list[int], reason: FinishReason) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
-from trimtab.decoding.answer import Answer
+from trimtab.decoding.answer import Answer, Written
 from trimtab.decoding.constraints import Constraints
 from trimtab.decoding.generate import requests_of
 from trimtab.decoding.request import Request, Settings
@@ -37,6 +37,7 @@ class Update:
         answer: the answer, once it is finished, cancelled or broken. Where an engine does not measure log-probabilities
             under the reference and KL, these are empty.
         error: what broke it, where it is broken.
+        written: its tokens so far, where unfinished answers are told.
     """
 
     ticket: int
@@ -44,6 +45,7 @@ class Update:
     text: str
     answer: Answer | None = None
     error: TrimtabError | None = None
+    written: Written | None = None
 
 
 class Engine(Protocol):
@@ -196,20 +198,17 @@ def drain(engine: Engine, asked: Sequence[tuple[Request, Settings]]) -> list[lis
     ]
 
 
-def text_so_far(vocabulary: Vocabulary, tokens: Sequence[int], stops: Sequence[str]) -> str:
-    """Return the text of an unfinished answer, up to where it could be half a character or the start of a stop text.
+def before_stops(text: str, stops: Sequence[str]) -> str:
+    """Return the text of an unfinished answer up to where it could be the start of a stop text.
 
     Args:
-        vocabulary: whose tokens they are.
-        tokens: of the answer.
+        text: of the answer so far.
         stops: texts that will end it.
 
     Example:
-        >>> words = Vocabulary.of_pieces(["the", "end"])
-        >>> text_so_far(words, [0, 1], ["ends"]), text_so_far(words, [0, 1], [])
+        >>> before_stops("the end", ["ends"]), before_stops("the end", [])
         ('the ', 'the end')
     """
-    text = vocabulary.decode(tokens).rstrip("\N{REPLACEMENT CHARACTER}")
     starts = (stop[:length] for stop in stops for length in range(1, len(stop)))
     held = max((len(start) for start in starts if text.endswith(start)), default=0)
     return text[: len(text) - held]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from trimtab.decoding.answer import Written
 from trimtab.decoding.drafters import Draft
 from trimtab.decoding.generate import to_answer
 from trimtab.decoding.ledger import Owner
 from trimtab.decoding.pool import Pool
 from trimtab.decoding.request import Bounds, Request, Row, Settings
 from trimtab.engines.abilities import Abilities
-from trimtab.engines.base import Update, text_so_far
+from trimtab.engines.base import Update, before_stops
 from trimtab.policies.base import Policy
+from trimtab.policies.speller import Speller
 from trimtab.policies.vocabulary import Vocabulary
 
 LOCAL = Abilities(
@@ -63,6 +65,7 @@ class LocalEngine:
         self._pool = Pool(policy, bounds=bounds, metered=metered, draft=draft, draft_tokens=draft_tokens)
         self._open: dict[int, Owner] = {}
         self._streamed: set[int] = set()
+        self._spellers: dict[int, Speller] = {}
         self._places = 0
 
     @property
@@ -98,13 +101,17 @@ class LocalEngine:
         """Pick and feed the next token of every row."""
         updates = [self._close(row) for row in self._pool.step()]
         self._streamed &= {owner.ticket for owner in self._open.values()}
-        return updates + [
-            Update(owner.ticket, owner.answer, text_so_far(self._vocabulary, tokens, owner.settings.stop))
-            for owner, tokens in self._pool.so_far(self._streamed)
-        ]
+        return updates + [self._tell(owner, written) for owner, written in self._pool.so_far(self._streamed)]
+
+    def _tell(self, owner: Owner, written: Written) -> Update:
+        """Tell what a running row has written."""
+        speller = self._spellers.setdefault(owner.place, Speller(self._vocabulary))
+        speller.push(written.token_ids[len(speller) :])
+        return Update(owner.ticket, owner.answer, before_stops(speller.text, owner.settings.stop), written=written)
 
     def _close(self, row: Row) -> Update:
         """Turn a finished row into the last word on its answer."""
         owner = self._open.pop(row.place)
+        self._spellers.pop(row.place, None)
         answer = to_answer(row, self._vocabulary.decode(row.request.prompt), self._vocabulary, owner.settings)
         return Update(owner.ticket, owner.answer, answer.text, answer, row.error)

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trimtab.assets.store import Progress, silent
-from trimtab.decoding.answer import Answer, FinishReason
+from trimtab.decoding.answer import Answer, FinishReason, Written
 from trimtab.decoding.generate import to_answer
 from trimtab.decoding.request import Request, Row, Settings
 from trimtab.decoding.sampling import seed_of
 from trimtab.engines.abilities import VLLM, Abilities
-from trimtab.engines.base import AS_REFERENCE, REFERENCE, Update, text_so_far
+from trimtab.engines.base import AS_REFERENCE, REFERENCE, Update, before_stops
 from trimtab.engines.vllm.launch import engine_arguments
 from trimtab.engines.vllm.layout import Layout, lay_out
 from trimtab.engines.vllm.mixes import Mixes
@@ -31,11 +31,12 @@ from trimtab.engines.vllm.serve import on_cpu, require_vllm
 from trimtab.errors import ConfigError, PromptError, RunError, UsageError
 from trimtab.policies.knob import bind
 from trimtab.policies.policy_file import PolicyFile
+from trimtab.policies.speller import Speller
 from trimtab.policies.view import View, prompt_view, system_view
 from trimtab.policies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput, SamplingParams
+    from vllm import CompletionOutput, RequestOutput, SamplingParams
     from vllm.lora.request import LoRARequest
 
 
@@ -106,6 +107,7 @@ class VLLMEngine:
             self._room.cleanup()
             raise
         self._open: dict[str, _Asked] = {}
+        self._spellers: dict[str, Speller] = {}
         self._tickets = 0
         self._adapters: dict[str, LoRARequest] = {}
         self._cancelled: list[Update] = []
@@ -168,6 +170,7 @@ class VLLMEngine:
         self._vllm.abort_request(keys)
         for key in keys:
             asked = self._open.pop(key)
+            self._spellers.pop(key, None)
             prompt = self.vocabulary.decode(asked.request.prompt)
             gone = Answer(prompt, "", (), (), (), (), "cancelled")
             self._cancelled.append(Update(ticket, asked.number, "", gone))
@@ -237,6 +240,12 @@ class VLLMEngine:
 
     def _check(self, request: Request, settings: Settings) -> None:
         """Refuse what vLLM cannot do, or does otherwise."""
+        if request.alternatives is not None:
+            raise ConfigError(
+                given="details of every token on vLLM, which tells the log-probability of what it picked alone",
+                expected="no details",
+                hint="run it with the local engine",
+            )
         if request.keywords is not None:
             raise ConfigError(
                 given="keywords on vLLM",
@@ -310,21 +319,33 @@ class VLLMEngine:
             return None
         (said,) = output.outputs
         if not output.finished:
-            text = text_so_far(self.vocabulary, said.token_ids, asked.settings.stop) if asked.streamed else ""
-            return Update(asked.ticket, asked.number, text) if asked.streamed else None
+            return self._tell(output.request_id, asked, said) if asked.streamed else None
         del self._open[output.request_id]
+        self._spellers.pop(output.request_id, None)
         tokens = list(said.token_ids)
         row = Row(
             asked.request,
             asked.number,
             tokens,
-            [each[token].logprob for each, token in zip(said.logprobs, tokens, strict=True)],
+            _log_probs(said),
             reference_log_probs=[],
             kl=[],
             finish=_finish(said.finish_reason, said.stop_reason, self.vocabulary.end_ids),
         )
         answer = to_answer(row, self.vocabulary.decode(asked.request.prompt), self.vocabulary, asked.settings)
         return Update(asked.ticket, asked.number, answer.text, answer)
+
+    def _tell(self, key: str, asked: _Asked, said: CompletionOutput) -> Update:
+        """Tell what an unfinished answer has."""
+        speller = self._spellers.setdefault(key, Speller(self.vocabulary))
+        speller.push(said.token_ids[len(speller) :])
+        written = Written(tuple(said.token_ids), tuple(_log_probs(said)))
+        return Update(asked.ticket, asked.number, before_stops(speller.text, asked.settings.stop), written=written)
+
+
+def _log_probs(said: CompletionOutput) -> list[float]:
+    """Return the log-probability of each token that vLLM has picked."""
+    return [each[token].logprob for each, token in zip(said.logprobs, said.token_ids, strict=True)]
 
 
 def _view(layout: Layout) -> View:
