@@ -36,14 +36,15 @@ def check_on_vllm(wanted: Wanted) -> Policy:
     from trimtab.engines.vllm.serve import require_vllm
     from trimtab.policies.knob import bind
 
-    require_vllm()
     sketches = [each.sketch(wanted.knobs) for each in wanted.asked]
     for sketch, search in zip(sketches, wanted.searches, strict=True):
         explain(sketch, VLLM, search=search).check()
     refuse_unknown_knobs(wanted.knobs, sketches)
     for sketch in sketches:
         bind(sketch.knobs, [{knob.name: wanted.knobs[knob.name] for knob in sketch.knobs if knob.name in wanted.knobs}])
-    return common_base(sketches)
+    base = common_base(sketches)
+    require_vllm()
+    return base
 
 
 def contest_on_vllm(wanted: Wanted, ready: Prepared, how: Callable[[Vocabulary], Conditions], talk: Talk) -> Standing:
