@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 
 import pytest
 import torch
@@ -190,12 +191,17 @@ def test_training_raises_the_reward_with_answers_that_are_the_trainees(settings,
     assert all(0 < each["push_seconds"] < each["sampling_seconds"] for each in metrics)
 
 
-def test_a_resumed_run_ends_equal_to_an_uninterrupted_one(settings, tmp_path):
+def test_a_run_resumed_after_ctrl_c_ends_equal_to_an_uninterrupted_one(settings, tmp_path):
+    def interrupt(metrics):
+        if metrics["step"] == 3:
+            signal.raise_signal(signal.SIGINT)
+
     whole = train(TrainConfig.of(settings))
     cut = {**settings, "output": str(tmp_path / "cut")}
-    train(TrainConfig.of({**cut, "steps": 2}))
+    with pytest.raises(KeyboardInterrupt):
+        train(TrainConfig.of(cut), on_step=interrupt)
     resumed = train(TrainConfig.of(cut), resume=True)
-    assert resumed.resumed_from == 2
+    assert resumed.resumed_from == 3
     one, two = (load_file(each.guide / "adapter_model.safetensors") for each in (whole, resumed))
     assert all(torch.equal(one[name], two[name]) for name in one)
 

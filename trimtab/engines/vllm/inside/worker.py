@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,10 +32,22 @@ class TakesWeights:
             file: safetensors, under the names of the LM's own files; whole layers, as far as vLLM fuses them.
         """
         model = self.model_runner.get_model().get_submodule(name)
-        with set_current_vllm_config(self.vllm_config):
+        with set_current_vllm_config(self.vllm_config), _without_warnings():
             initialize_layerwise_reload(model)
             model.load_weights(iter(load_file(file).items()))
             finalize_layerwise_reload(model, self.vllm_config.model_config)
             for module in model.modules():
                 if isinstance(module, ParallelLMHead):  # one that is tied to the embeddings was not loaded itself
                     module.quant_method.process_weights_after_loading(module)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep vLLM from warning of every layer that is not in the file, since those are meant to stay as they are."""
+    logger = logging.getLogger(initialize_layerwise_reload.__module__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
