@@ -3,24 +3,25 @@
 
 import { fetchChunks } from "./api.js";
 import { el } from "./dom.js";
-import { Refused, isAbort, isOurs } from "./failures.js";
+import { isAbort, isOurs } from "./failures.js";
 import { failureCard } from "./failure-card.js";
 import { createTokenLine } from "./token-line.js";
 
-const DETAILS_REFUSED = new Map(); // policy id to the server's reason
+const LEAD = 140; // characters of a prompt that are shown before its answer
 
 /** Make one; `changed(answer)` is called when tokens arrive, `ended(answer)` when the answer is whole. */
 export function createAnswer({ label, coloured, show = null, changed = () => undefined, ended = () => undefined }) {
   const line = createTokenLine({ label, coloured, show });
   const trouble = el("div", { class: "trouble" });
-  const root = el("div", { class: "answer", "data-state": "idle" }, line.root, trouble);
+  const lead = el("span", { class: "asked" });
+  const root = el("div", { class: "answer", "data-state": "idle" }, lead, line.root, trouble);
   let running = null;
   let text = "";
 
   const answer = {
     root,
     line,
-    kl: null,
+    kl: null, // mean, in nats, once the answer is whole
     finish: null,
     get text() {
       return text;
@@ -33,10 +34,11 @@ export function createAnswer({ label, coloured, show = null, changed = () => und
       answer.stop();
       const own = new AbortController();
       running = own;
+      lead.textContent = endOf(body.prompt ?? "");
       root.dataset.state = "waiting";
       root.setAttribute("aria-busy", "true");
       try {
-        await stream(route, body, own);
+        await consume(route, body, own);
         if (running === own) finish("done");
       } catch (error) {
         if (isAbort(error) || running !== own) return;
@@ -74,39 +76,31 @@ export function createAnswer({ label, coloured, show = null, changed = () => und
     if (state !== "failed") ended(answer);
   }
 
-  async function stream(route, body, own) {
-    try {
-      await consume(route, withDetails(body), own);
-    } catch (error) {
-      const asked = withDetails(body).trimtab?.details !== undefined;
-      // An engine that tells no details refuses; the answer is still worth having, and the reason is shown with it.
-      if (!(error instanceof Refused && error.status === 400 && asked && text === "")) throw error;
-      await consume(route, without(body), own);
-      DETAILS_REFUSED.set(body.model, error.message);
-      trouble.replaceChildren(el("p", { class: "note" }, `No details of tokens: ${error.message}`));
-    }
-  }
-
   async function consume(route, body, own) {
     let first = true;
     for await (const chunk of fetchChunks(route, body, own.signal)) {
       if (running !== own) return;
-      if (first) begin();
-      first = false;
-      root.dataset.state = "streaming";
-      for (const choice of chunk.choices ?? []) take(choice);
+      for (const choice of chunk.choices ?? []) {
+        if (first && !isOpening(choice)) {
+          first = false;
+          begin();
+          root.dataset.state = "streaming";
+        }
+        take(choice);
+      }
     }
   }
 
   function take(choice) {
-    const piece = choice.text ?? choice.delta?.content ?? "";
+    const piece = pieceOf(choice);
     const tokens = choice.trimtab?.tokens ?? [];
     for (const token of tokens) line.push(token);
-    if (!tokens.length && piece && !line.tokens.length) line.pushText(piece);
+    if (piece && !tokens.length && !line.tokens.length) line.pushText(piece);
     text += piece;
     if (choice.finish_reason) {
       answer.finish = choice.finish_reason;
       answer.kl = choice.trimtab?.kl ?? null;
+      line.cut(text.length);
     }
     if (piece || tokens.length) changed(answer);
   }
@@ -114,9 +108,20 @@ export function createAnswer({ label, coloured, show = null, changed = () => und
   return answer;
 }
 
-const withDetails = (body) => (DETAILS_REFUSED.has(body.model) ? without(body) : body);
+/** Mean KL of what an answer has so far, in nats a token; null where nothing is known. */
+export function meanKlOf(answer) {
+  const { tokens } = answer.line;
+  if (answer.kl !== null || !tokens.length || tokens.some((token) => token.kl === null)) return answer.kl;
+  return tokens.reduce((sum, token) => sum + token.kl, 0) / tokens.length;
+}
 
-function without(body) {
-  const { details: _, ...rest } = body.trimtab ?? {};
-  return { ...body, trimtab: Object.keys(rest).length ? rest : undefined };
+/** Chats begin with a piece that only says who speaks. */
+const isOpening = (choice) => !pieceOf(choice) && !choice.finish_reason && !choice.trimtab;
+
+const pieceOf = (choice) => choice.text ?? choice.delta?.content ?? "";
+
+/** The last words of a prompt, which an answer goes on from. */
+function endOf(prompt) {
+  if (prompt.length <= LEAD) return prompt;
+  return `…${prompt.slice(-LEAD).replace(/^\S*\s/, " ")}`;
 }

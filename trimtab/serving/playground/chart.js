@@ -4,7 +4,6 @@
 import { byId, el, svg } from "./dom.js";
 import { plain } from "./numbers.js";
 
-const WIDTH = 560;
 const HEIGHT = 170;
 const LEFT = 40;
 const RIGHT = 40;
@@ -14,15 +13,16 @@ const BOTTOM = 26;
 /** Draw tokens of the steered answer and [{tokens, score}] of both; `reward` names the score or is null. */
 export function drawChart({ tokens, shown, reward, steeredScores, baseScores }) {
   const place = byId("chart");
+  const width = Math.max(250, Math.min(640, place.clientWidth || 560));
   if (!tokens.length) {
     place.replaceChildren(el("p", { class: "soft" }, "Cumulative KL to the base appears here as tokens arrive."));
     return;
   }
   const sums = [];
-  tokens.reduce((sum, token, index) => (sums[index] = sum + token.kl), 0);
+  tokens.reduce((sum, token, index) => (sums[index] = sum + (token.kl ?? 0)), 0);
   const most = niceTop(Math.max(sums.at(-1), 0.1));
   const length = Math.max(tokens.length, ...[...steeredScores, ...baseScores].map((each) => each.tokens), 2);
-  const x = (count) => LEFT + ((WIDTH - LEFT - RIGHT) * count) / length;
+  const x = (count) => LEFT + ((width - LEFT - RIGHT) * count) / length;
   const y = (share) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - share);
   const points = [[x(0), y(0)], ...sums.map((sum, index) => [x(index + 1), y(sum / most)])];
   const scores = [...steeredScores, ...baseScores].map((each) => each.score);
@@ -31,11 +31,11 @@ export function drawChart({ tokens, shown, reward, steeredScores, baseScores }) 
   const said = described(sums, reward, steeredScores, baseScores);
   const drawing = svg(
     "svg",
-    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": said },
+    { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": said },
     ...frame(x, y, most, length),
     svg("path", { class: "area", d: `${path(points)}L${points.at(-1)[0]} ${y(0)}L${x(0)} ${y(0)}Z` }),
     svg("path", { class: "kl", d: path(points) }),
-    ...(scores.length ? [...scoreAxis(y, low, high), ...series(scored(baseScores), "base"), ...series(scored(steeredScores), "steered")] : []),
+    ...(scores.length ? [...scoreAxis(width - RIGHT, y, low, high), ...series(scored(baseScores), "base"), ...series(scored(steeredScores), "steered")] : []),
   );
   if (shown !== null && shown < points.length - 1) {
     const [cx, cy] = points[shown + 1];
@@ -56,7 +56,7 @@ function frame(x, y, most, length) {
   ];
 }
 
-const scoreAxis = (y, low, high) => [low, high].map((value, share) => svg("text", { x: WIDTH - RIGHT + 6, y: y(share) + 4 }, plain(value)));
+const scoreAxis = (x, y, low, high) => [low, high].map((value, share) => svg("text", { x: x + 6, y: y(share) + 4 }, plain(value)));
 
 const series = (points, whose) => [
   svg("path", { class: `reward ${whose}`, d: points.length ? path(points) : "" }),

@@ -1,13 +1,14 @@
 // The second view: one question at five strengths of a knob, all from the same seed, with what each costs.
 
 import { announce } from "./announce.js";
-import { createAnswer } from "./answer.js";
+import { createAnswer, meanKlOf } from "./answer.js";
 import { byId, el } from "./dom.js";
 import { isAbort } from "./failures.js";
-import { plain, signed, tidy } from "./numbers.js";
+import { plain, tidy } from "./numbers.js";
 import { spread } from "./range.js";
 import { hasQuestion, promptOf, routeOf, steeredRequest } from "./request.js";
 import { scoreTexts } from "./score.js";
+import { strengthChart } from "./strength-chart.js";
 
 const STRENGTHS = 5;
 
@@ -15,6 +16,7 @@ const STRENGTHS = 5;
 export function setUpCompare(store) {
   let cells = [];
   let scoring = null;
+  const overview = el("article", { class: "cell overview", "aria-label": "Cost by strength" });
   const choice = byId("compare-knob");
   choice.addEventListener("change", () => store.set({ compare: { knob: choice.value, values: valuesOf(store.get(), choice.value) } }));
 
@@ -38,8 +40,15 @@ export function setUpCompare(store) {
     stop();
     choice.value = state.compare.knob;
     cells = state.compare.values.map((value, place) => cellOf(place, value));
-    byId("compare-grid").replaceChildren(...cells.map((cell) => cell.root));
+    byId("compare-grid").replaceChildren(...cells.map((cell) => cell.root), overview);
+    drawOverview();
     byId("compare-stale").hidden = true;
+  }
+
+  function drawOverview() {
+    const { compare, policy } = store.get();
+    const points = cells.map((cell) => ({ value: cell.value, kl: cell.meanKl(), score: cell.score }));
+    overview.replaceChildren(strengthChart(points, compare.knob, policy.reward));
   }
 
   function cellOf(place, value) {
@@ -51,18 +60,31 @@ export function setUpCompare(store) {
       store.set({ compare: { ...store.get().compare, values } });
     });
     const foot = el("dl", { class: "figures" });
-    const answer = createAnswer({ label: `Tokens at ${compare.knob} ${tidy(value)}`, coloured: true, changed: () => showKl(), ended: () => showKl() });
+    const answer = createAnswer({ label: `Tokens at ${compare.knob} ${tidy(value)}`, coloured: true, changed: () => showKl(), ended: () => settled() });
     const bar = el("span", { class: "bar steered", "aria-hidden": "true" }, el("i"));
     const kl = el("dd", {}, "–");
     foot.append(el("div", {}, el("dt", {}, "KL, nats a token"), kl, bar));
+    function settled() {
+      showKl();
+      drawOverview();
+    }
     function showKl() {
-      const { tokens } = answer.line;
-      const mean = answer.kl ?? (tokens.length ? tokens.reduce((sum, token) => sum + token.kl, 0) / tokens.length : null);
+      const mean = meanKlOf(answer);
       kl.textContent = mean === null ? "–" : plain(mean);
       bar.firstChild.style.width = `${Math.min(100, 50 * (mean ?? 0))}%`;
     }
     const root = el("article", { class: "cell" }, el("header", {}, el("span", { class: "soft" }, compare.knob), field), answer.root, foot);
-    return { root, answer, value, showScore: (reward, score) => foot.append(el("div", {}, el("dt", {}, reward), el("dd", {}, signed(score)))) };
+    return {
+      root,
+      answer,
+      value,
+      score: null,
+      meanKl: () => meanKlOf(answer),
+      showScore(reward, score) {
+        this.score = score;
+        foot.append(el("div", {}, el("dt", {}, reward), el("dd", {}, plain(score))));
+      },
+    };
   }
 
   async function start() {
@@ -88,6 +110,7 @@ export function setUpCompare(store) {
     try {
       const scores = await scoreTexts(promptOf(state), whole.map((cell) => cell.answer.text), signal);
       whole.forEach((cell, place) => cell.showScore(state.policy.reward, scores[place]));
+      drawOverview();
     } catch (error) {
       if (!isAbort(error)) byId("compare-grid").append(el("p", { class: "note" }, `No scores: ${error.message}`));
     }

@@ -15,8 +15,10 @@ export function setUpExport(store) {
     python: (state) => pythonProgram(state, ROOT),
   };
   for (const name of Object.keys(texts)) setUpCopy(byId(`copy-${name}`), byId(`text-${name}`));
+  byId("with-search").addEventListener("change", (event) => store.set({ withSearch: event.target.checked }));
   setUpCopy(byId("copy-link"), byId("text-link"));
   store.listen((state) => {
+    byId("with-search").parentElement.hidden = !state.policy?.searches.length;
     if (!state.policy || state.view !== "export") return;
     for (const [name, write] of Object.entries(texts)) byId(`text-${name}`).textContent = write(state);
     byId("text-link").textContent = `${location.origin}${location.pathname}#${toFragment(state)}`;

@@ -20,7 +20,7 @@ export function inspect(token, place, whose, factors) {
       ...figure("Log-ratio", `${signed(lift)} nats`),
       ...figure("KL of the step", `${plain(token.kl, 3)} nats`),
     ),
-    tableOf(token, factors),
+    token.factors ? tableOf(token, factors) : el("p", { class: "note" }, "This engine does not tell what else could have come."),
   );
 }
 

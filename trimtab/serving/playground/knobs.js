@@ -2,7 +2,7 @@
 // tab turns with the knob.
 
 import { byId, el, svg } from "./dom.js";
-import { tidy } from "./numbers.js";
+import { plainTidy, tidy } from "./numbers.js";
 import { sliderRange } from "./range.js";
 
 const MOST = 32; // degrees of the tab
@@ -59,7 +59,7 @@ function controlOf(knob, put) {
       slider.value = value;
       slider.style.setProperty("--at", (value - Number(slider.min)) / (Number(slider.max) - Number(slider.min)));
       mark.style.setProperty("--at", (knob.default - Number(slider.min)) / (Number(slider.max) - Number(slider.min)));
-      slider.setAttribute("aria-valuetext", `${tidy(value)}`);
+      slider.setAttribute("aria-valuetext", plainTidy(value));
       if (document.activeElement !== field) {
         field.value = tidy(value);
         field.setAttribute("aria-invalid", "false");
@@ -70,7 +70,7 @@ function controlOf(knob, put) {
   };
 }
 
-const endWord = (end, shown) => el("span", {}, end === null ? `${tidy(shown)} (open)` : `${tidy(end)}`);
+const endWord = (end, shown) => el("span", {}, end === null ? `${plainTidy(shown)} (open)` : plainTidy(end));
 
 function deflection(knob, knobs) {
   if (!knob || !(knob.name in knobs)) return 0;

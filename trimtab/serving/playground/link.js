@@ -1,5 +1,7 @@
 // The page's state in the address, after the #, where no server sees it: what a link needs to show the same again.
 
+import { pairsOf } from "./state.js";
+
 /** Write the state as a fragment; the key is no part of the state. */
 export function toFragment(state) {
   const parts = new URLSearchParams();
@@ -18,7 +20,7 @@ export function toFragment(state) {
   for (const [name, value] of Object.entries(state.sampling)) parts.set(name, value);
   if (state.search.method) for (const [name, value] of Object.entries(state.search)) parts.set(`search.${name}`, value);
   if (state.compare.knob) parts.set("compare", [state.compare.knob, ...state.compare.values].join(","));
-  return parts.toString();
+  return parts.toString().replaceAll("%2C", ",");
 }
 
 /** The id of the policy that a fragment names, or null. */
@@ -46,6 +48,7 @@ export function fromFragment(fragment, state, views) {
     sampling: numbers(state.sampling, ""),
     search: {
       method: searches.includes(text("search.method")) ? text("search.method") : state.search.method,
+      value: valueIn(text("search.value"), state),
       beams: number("search.beams", state.search.beams),
       branches: number("search.branches", state.search.branches),
       chunk: text("search.chunk") || state.search.chunk,
@@ -53,6 +56,8 @@ export function fromFragment(fragment, state, views) {
     compare: compareIn(text("compare"), state),
   };
 }
+
+const valueIn = (text, state) => (pairsOf(state.policy).includes(text) ? text : state.search.value);
 
 function turnsIn(text) {
   if (!text) return [];

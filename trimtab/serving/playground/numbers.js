@@ -13,6 +13,7 @@ export const plain = (value, digits = 2) => signed(value, digits).replace("+", "
 
 /** A probability from its logarithm, as a percentage that keeps small ones apart. */
 export function percent(logProb) {
+  if (logProb === null) return "–";
   const share = 100 * Math.exp(logProb);
   if (!Number.isFinite(share)) return "–";
   if (share >= 99.95) return "100%";
@@ -20,6 +21,9 @@ export function percent(logProb) {
   if (share >= 0.1) return `${share.toFixed(1)}%`;
   return share >= 0.001 ? `${share.toFixed(3)}%` : "<0.001%";
 }
+
+/** A setting as it is read, with a true minus. */
+export const plainTidy = (value) => String(tidy(value)).replace("-", MINUS);
 
 /** A setting without a tail of digits that nobody chose. */
 export const tidy = (value) => Number(value.toPrecision(6));

@@ -35,9 +35,9 @@ export function steeredRequest(state, more = {}, knobs = state.knobs) {
 
 /** The search of the state, with numbers where numbers are meant. */
 export function searchOf(state) {
-  const { method, beams, branches, chunk } = state.search;
+  const { method, value, beams, branches, chunk } = state.search;
   const length = String(chunk).trim();
-  return { method, beams, branches, chunk: /^\d+$/.test(length) ? Number(length) : length };
+  return { method, ...(value && { value }), beams, branches, chunk: /^\d+$/.test(length) ? Number(length) : length };
 }
 
 function samplingOf(state) {

@@ -7,6 +7,7 @@ import { isAbort, isOurs } from "./failures.js";
 import { failureCard } from "./failure-card.js";
 import { plain, signed } from "./numbers.js";
 import { hasQuestion, routeOf, searchOf, steeredRequest } from "./request.js";
+import { pairsOf } from "./state.js";
 import { outcomeOf } from "./tree.js";
 import { drawTree } from "./tree-view.js";
 
@@ -26,7 +27,9 @@ export function setUpSearch(store) {
   let running = null;
   const put = (name, value) => store.set({ search: { ...store.get().search, [name]: value } });
   const method = byId("method");
+  const value = byId("value");
   method.addEventListener("change", () => put("method", method.value));
+  value.addEventListener("change", () => put("value", value.value));
   for (const [name, id] of Object.entries(FIELDS)) {
     byId(id).addEventListener("input", (event) => {
       const field = event.target;
@@ -42,7 +45,9 @@ export function setUpSearch(store) {
   }, "prompt", "asked", "knobs", "formula", "sampling", "search");
 
   function showMethods(state) {
-    const { searches, limits } = state.policy;
+    const { searches, limits, search } = state.policy;
+    const own = search ? [el("option", { value: "" }, search.value)] : [];
+    value.replaceChildren(...own, ...pairsOf(state.policy).filter((pair) => pair !== search?.value).map((pair) => el("option", { value: pair }, pair)));
     method.replaceChildren(...searches.map((name) => el("option", { value: name }, name.replaceAll("_", " "))));
     byId("search-none").hidden = searches.length > 0;
     byId("search-form").hidden = searches.length === 0;
@@ -53,6 +58,7 @@ export function setUpSearch(store) {
   function showFields(state) {
     const [used, words] = METHODS[state.search.method] ?? [Object.keys(FIELDS), ""];
     method.value = state.search.method;
+    value.value = state.search.value;
     byId("method-words").textContent = words && `${words[0].toUpperCase()}${words.slice(1)}.`;
     for (const [name, id] of Object.entries(FIELDS)) {
       byId(id).disabled = !used.includes(name);

@@ -14,21 +14,21 @@ export function policyFile(state) {
     vectors: policy.vectors.length ? named(policy.vectors) : null,
     knobs: knobs.length ? Object.fromEntries(knobs) : null,
     policy: state.formula ?? policy.expression,
-    decoding: { ...policy.decoding, temperature, top_p, max_new_tokens: max_tokens },
-    search: state.view === "search" || policy.search ? searchBlock(state) : null,
+    decoding: { ...said(policy.decoding), temperature, top_p, max_new_tokens: max_tokens },
+    search: searchBlock(state),
   });
 }
 
 /** The same question as a curl command; `keyed` where the server wants a key. */
 export function curlCommand(state, root, keyed) {
   const key = keyed ? [`  -H "Authorization: Bearer $TRIMTAB_KEY" \\`] : [];
-  const body = shellQuoted(JSON.stringify(steeredRequest(state, { details: undefined }), null, 2));
+  const body = shellQuoted(JSON.stringify(steeredRequest(state, searchPart(state)), null, 2));
   return [`curl ${shellQuoted(root + routeOf(state))} \\`, ...key, `  -H 'Content-Type: application/json' \\`, `  -d ${body}`, ""].join("\n");
 }
 
 /** The same question in Python. */
 export function pythonProgram(state, root) {
-  const { trimtab, ...known } = steeredRequest(state);
+  const { trimtab, ...known } = steeredRequest(state, searchPart(state));
   const chat = state.mode === "chat";
   const lines = Object.entries(known).map(([name, value]) => `    ${name}=${literal(value)},`);
   if (trimtab) lines.push(`    extra_body={"trimtab": ${literal(trimtab)}},`);
@@ -46,11 +46,21 @@ export function pythonProgram(state, root) {
   ].join("\n");
 }
 
-/** The state's search; its value and what the page does not show are the policy's. */
+/** The state's search, or the policy's own; what the page does not show is the policy's. */
 function searchBlock(state) {
   const { policy } = state;
-  if (!policy.search || !state.search.method) return policy.search;
-  return { ...policy.search, ...searchOf(state) };
+  if (!state.withSearch) return policy.search;
+  const { method, value, beams, branches, chunk } = searchOf(state);
+  return { ...policy.search, method, value: value ?? policy.search.value, beams, branches, chunk };
+}
+
+/** What requests say of the search, if they are to search. */
+const searchPart = (state) => (state.withSearch ? { search: searchOf(state) } : {});
+
+/** Decoding settings without those that change nothing. */
+function said(decoding) {
+  const idle = { top_k: 0, min_p: 0, repetition_penalty: 1, min_new_tokens: 0 };
+  return Object.fromEntries(Object.entries(decoding).filter(([name, value]) => value !== idle[name] && (name !== "stop" || value.length)));
 }
 
 const shellQuoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;

@@ -13,9 +13,17 @@ export const INITIAL = {
   knobs: {},
   formula: null, // in the place of the policy's own
   sampling: { temperature: 1, top_p: 1, max_tokens: 64, seed: 1 },
-  search: { method: "", beams: 4, branches: 4, chunk: "5" },
+  search: { method: "", value: "", beams: 4, branches: 4, chunk: "5" },
   compare: { knob: "", values: [] },
+  withSearch: false, // whether exports search
 };
+
+/** What searches can score by: how much likelier one model finds a text than another, the reference last. */
+export function pairsOf(policy) {
+  const names = policy.models.map((model) => model.name);
+  const pairs = names.flatMap((tuned) => names.filter((each) => each !== tuned).map((untuned) => `${tuned} / ${untuned}`));
+  return pairs.sort((a, b) => Number(b.endsWith(` / ${policy.reference}`)) - Number(a.endsWith(` / ${policy.reference}`)));
+}
 
 /** What changes with another policy: its knobs at their defaults, its settings, its searches. */
 export function adopt(policy, state) {
@@ -30,6 +38,7 @@ export function adopt(policy, state) {
     sampling: { ...state.sampling, temperature, top_p, max_tokens: max_new_tokens },
     search: {
       method: set && searches.includes(set.method) ? set.method : (searches[0] ?? ""),
+      value: set ? "" : (pairsOf(policy)[0] ?? ""), // "" is the policy's own
       beams: set?.beams ?? 4,
       branches: set?.branches ?? 4,
       chunk: String(set?.chunk ?? 5),

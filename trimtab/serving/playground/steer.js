@@ -2,7 +2,7 @@
 // seed; the base is asked again only when its own question changes.
 
 import { announce } from "./announce.js";
-import { createAnswer } from "./answer.js";
+import { createAnswer, meanKlOf } from "./answer.js";
 import { drawChart } from "./chart.js";
 import { debounced } from "./debounce.js";
 import { byId, el } from "./dom.js";
@@ -50,7 +50,7 @@ export function setUpSteer(store) {
     steered.line.markFork(fork ?? -1);
     byId("fork").textContent = forkWords(fork, base, steered);
     byId("base-foot").replaceChildren(...footOf(base, null));
-    byId("steered-foot").replaceChildren(...footOf(steered, shownKl(steered)));
+    byId("steered-foot").replaceChildren(...footOf(steered, meanKlOf(steered)));
     draw();
   }
 
@@ -58,7 +58,7 @@ export function setUpSteer(store) {
     const answer = which === "base" ? base : steered;
     arrived(answer);
     if (answer.state !== "done") return;
-    if (which === "steered") announce(`Steered answer: ${answer.text.trim()}. ${plain(shownKl(answer) ?? 0)} nats a token.`);
+    if (which === "steered") announce(`Steered answer: ${answer.text.trim()}. ${plain(meanKlOf(answer) ?? 0)} nats a token.`);
     rate(which, answer);
   }
 
@@ -80,7 +80,8 @@ export function setUpSteer(store) {
     answer.start(routeOf(store.get()), body);
   }
 
-  const askSteered = () => ask("steered", steered, steeredRequest(store.get(), { details: ALTERNATIVES }));
+  const alternatives = () => Math.min(ALTERNATIVES, store.get().policy.limits.top_logprobs);
+  const askSteered = () => ask("steered", steered, steeredRequest(store.get(), { details: alternatives() }));
   const again = debounced(() => hasQuestion(store.get()) && askSteered(), REST);
   const allAgain = debounced(() => hasQuestion(store.get()) && start(), REST);
 
@@ -90,7 +91,7 @@ export function setUpSteer(store) {
     allAgain.cancel();
     byId("steer-empty").hidden = true;
     byId("steer-full").hidden = false;
-    ask("base", base, baseRequest(store.get(), ALTERNATIVES));
+    ask("base", base, baseRequest(store.get(), alternatives()));
     askSteered();
   }
 
@@ -132,13 +133,6 @@ function forkWords(fork, base, steered) {
   if (fork !== null) return `The same for ${fork} ${fork === 1 ? "token" : "tokens"}, then the answers part.`;
   const done = base.state === "done" && steered.state === "done";
   return done && steered.line.tokens.length ? "Both answers are the same." : "";
-}
-
-/** Mean KL of what has arrived. */
-function shownKl(answer) {
-  if (answer.kl !== null) return answer.kl;
-  const { tokens } = answer.line;
-  return tokens.length ? tokens.reduce((sum, token) => sum + token.kl, 0) / tokens.length : null;
 }
 
 const ENDS = { stop: "ended", length: "cut at max tokens" };

@@ -52,6 +52,14 @@ export function createTokenLine({ label, coloured, show = null }) {
     pushText(text) {
       root.append(text);
     },
+    /** Tokens after so many characters are no part of the text: a stop text, or the token that ends answers. */
+    cut(length) {
+      let end = 0;
+      tokens.forEach((token, place) => {
+        end += token.token.length;
+        items[place].toggleAttribute("data-unsaid", end > length);
+      });
+    },
     /** Show where this answer departs from another: a mark before the token, or none. */
     markFork(place) {
       root.querySelector("[data-fork]")?.removeAttribute("data-fork");
@@ -76,6 +84,7 @@ function optionOf(token, coloured, first) {
       "aria-label": spoken(token, lift),
       tabindex: first ? "0" : "-1",
       "data-empty": token.token === "",
+      "data-newline": token.token.startsWith("\n"),
     },
     token.token,
   );
