@@ -2,11 +2,13 @@
 // the first of the new arrives, so that nothing flickers while a slider moves.
 
 import { fetchChunks } from "./api.js";
+import { throttled } from "./debounce.js";
 import { el } from "./dom.js";
 import { isAbort, isOurs } from "./failures.js";
 import { failureCard } from "./failure-card.js";
 import { createTokenLine } from "./token-line.js";
 
+const PACE = 80; // milliseconds between two looks at an answer that grows
 const LEAD = 140; // characters of a prompt that are shown before its answer
 
 /** Make one; `changed(answer)` is called when tokens arrive, `ended(answer)` when the answer is whole. */
@@ -15,6 +17,7 @@ export function createAnswer({ label, coloured, show = null, changed = () => und
   const trouble = el("div", { class: "trouble" });
   const lead = el("span", { class: "asked" });
   const root = el("div", { class: "answer", "data-state": "idle" }, lead, line.root, trouble);
+  const tell = throttled(() => changed(answer), PACE);
   let running = null;
   let text = "";
 
@@ -102,7 +105,7 @@ export function createAnswer({ label, coloured, show = null, changed = () => und
       answer.kl = choice.trimtab?.kl ?? null;
       line.cut(text.length);
     }
-    if (piece || tokens.length) changed(answer);
+    if (piece || tokens.length) tell();
   }
 
   return answer;

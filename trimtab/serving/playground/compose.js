@@ -67,6 +67,7 @@ export function setUpCompose(store, { run, answerOf, clear }) {
     if (document.activeElement !== prompt) prompt.value = state.prompt;
     if (document.activeElement !== system) system.value = state.system;
     byId("turns").replaceChildren(...turnsOf(state));
+    byId("turns").scrollTop = byId("turns").scrollHeight;
     byId("forget").hidden = !state.turns.length && !state.asked;
   }, "mode", "policy", "prompt", "system", "turns", "asked");
   return { submit };

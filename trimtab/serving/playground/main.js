@@ -112,7 +112,7 @@ function watchRunning() {
   const seen = new MutationObserver(() => {
     byId("stop").disabled = !document.querySelector('[aria-busy="true"]');
   });
-  seen.observe(document.body, { subtree: true, attributes: true, attributeFilter: ["aria-busy"], childList: true });
+  seen.observe(document.body, { subtree: true, attributes: true, attributeFilter: ["aria-busy"] });
 }
 
 watchRunning();

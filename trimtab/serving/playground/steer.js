@@ -8,6 +8,7 @@ import { debounced } from "./debounce.js";
 import { byId, el } from "./dom.js";
 import { isAbort } from "./failures.js";
 import { inspect, inspectNothing } from "./inspector.js";
+import { liftOf } from "./lift.js";
 import { plain } from "./numbers.js";
 import { baseRequest, hasQuestion, promptOf, routeOf, steeredRequest } from "./request.js";
 import { scorePrefixes } from "./score.js";
@@ -21,6 +22,7 @@ export function setUpSteer(store) {
   const scoring = { base: null, steered: null };
   let shown = null;
   let asked = false;
+  let picked = false;
 
   const base = createAnswer({ label: "Tokens of the base's answer", coloured: false, show: showBase, changed: arrived, ended: () => whole("base") });
   const steered = createAnswer({ label: "Tokens of the steered answer", coloured: true, show: showSteered, changed: arrived, ended: () => whole("steered") });
@@ -28,15 +30,26 @@ export function setUpSteer(store) {
   byId("steered-answer").append(steered.root);
 
   function showBase(token, place) {
+    picked = true;
     inspect(token, place, "base's", []);
     shown = null;
     draw();
   }
 
   function showSteered(token, place) {
+    picked = true;
     inspect(token, place, "steered", store.get().policy.factors);
     shown = place;
     draw();
+  }
+
+  /** Until the reader picks a token, the glass is over the one that steering moved most. */
+  function showMostMoved() {
+    if (picked) return;
+    const lifts = steered.line.tokens.map((token) => Math.abs(liftOf(token)));
+    const place = lifts.indexOf(Math.max(...lifts));
+    if (place >= 0) steered.line.pick(place);
+    picked = false;
   }
 
   function draw() {
@@ -45,7 +58,6 @@ export function setUpSteer(store) {
   }
 
   function arrived(answer) {
-    if (answer === steered && !steered.line.tokens.length) shown = null;
     const fork = forkOf(base.line.tokens, steered.line.tokens);
     steered.line.markFork(fork ?? -1);
     byId("fork").textContent = forkWords(fork, base, steered);
@@ -58,6 +70,7 @@ export function setUpSteer(store) {
     const answer = which === "base" ? base : steered;
     arrived(answer);
     if (answer.state !== "done") return;
+    if (which === "steered") showMostMoved();
     if (which === "steered") announce(`Steered answer: ${answer.text.trim()}. ${plain(meanKlOf(answer) ?? 0)} nats a token.`);
     rate(which, answer);
   }
@@ -77,6 +90,7 @@ export function setUpSteer(store) {
   function ask(which, answer, body) {
     scoring[which]?.abort();
     scores[which] = [];
+    picked = false;
     answer.start(routeOf(store.get()), body);
   }
 

@@ -48,6 +48,10 @@ export function createTokenLine({ label, coloured, show = null }) {
       items.push(item);
       root.append(item);
     },
+    /** Show one as if it were pointed at. */
+    pick(place) {
+      pick(items[place]);
+    },
     /** Add text of which nothing else is known. */
     pushText(text) {
       root.append(text);
