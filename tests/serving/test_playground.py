@@ -202,6 +202,18 @@ def test_a_slider_steers_anew_from_the_same_seed(page, served):
     assert answer_of(page, "base") == base
 
 
+def test_what_changes_behind_another_view_is_asked_on_coming_back(page, served):
+    visit(page, served.url, "#seed=3")
+    ask(page)
+    first = answer_of(page, "steered")
+    page.click("#tab-export")
+    page.locator("#knob-strength").fill("3")
+    with page.expect_response(lambda reply: reply.url.endswith("/v1/completions")):
+        page.click("#tab-steer")
+    settle(page)
+    assert answer_of(page, "steered") != first
+
+
 def test_a_number_beyond_the_range_is_not_taken(page, served):
     visit(page, served.url)
     field = page.get_by_label("strength, number", exact=True)
@@ -387,8 +399,14 @@ def test_a_refusal_is_shown_in_the_servers_words(browser, served):
 
 def test_texts_of_the_server_are_never_markup(page, served):
     hostile = "<img src=x onerror=alert(1)><b>bold</b>"
-    reply = served.post("v1/completions", {"model": "reference", "prompt": "t1", "max_tokens": 1})
-    chunk = {**reply, "choices": [{"index": 0, "text": hostile, "finish_reason": "stop"}]}
+    body = {"model": "reference", "prompt": "t1", "max_tokens": 1, "trimtab": {"details": 2}}
+    reply = served.post("v1/completions", body)
+    token = {**reply["choices"][0]["trimtab"]["tokens"][0], "token": hostile}
+    token["alternatives"] = [{**token["alternatives"][0], "token": hostile}]
+    token["factors"] = {hostile: -1.0}
+    token["alternatives"][0]["factors"] = {hostile: -1.0}
+    choice = {"index": 0, "text": hostile, "finish_reason": "length", "trimtab": {"kl": 0.1, "tokens": [token]}}
+    chunk = {**reply, "choices": [choice]}
     page.route(
         "**/v1/completions",
         lambda route: route.fulfill(
@@ -398,6 +416,7 @@ def test_texts_of_the_server_are_never_markup(page, served):
     visit(page, served.url)
     ask(page)
     assert answer_of(page, "steered") == hostile
+    assert hostile in page.locator("#inspector").inner_text()
     assert page.locator("#stage img, #stage b").count() == 0
 
 

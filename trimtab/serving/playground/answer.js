@@ -103,7 +103,7 @@ export function createAnswer({ label, coloured, show = null, changed = () => und
     if (choice.finish_reason) {
       answer.finish = choice.finish_reason;
       answer.kl = choice.trimtab?.kl ?? null;
-      line.cut(text.length);
+      line.cut(text.length, choice.finish_reason === "stop");
     }
     if (piece || tokens.length) tell();
   }

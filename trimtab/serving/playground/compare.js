@@ -48,6 +48,8 @@ export function setUpCompare(store) {
   function drawOverview() {
     const { compare, policy } = store.get();
     const points = cells.map((cell) => ({ value: cell.value, kl: cell.meanKl(), score: cell.score }));
+    const most = Math.max(1e-6, ...points.map((point) => point.kl ?? 0));
+    for (const cell of cells) cell.showShare((cell.meanKl() ?? 0) / most);
     overview.replaceChildren(strengthChart(points, compare.knob, policy.reward));
   }
 
@@ -71,7 +73,6 @@ export function setUpCompare(store) {
     function showKl() {
       const mean = meanKlOf(answer);
       kl.textContent = mean === null ? "–" : plain(mean);
-      bar.firstChild.style.width = `${Math.min(100, 50 * (mean ?? 0))}%`;
     }
     const root = el("article", { class: "cell" }, el("header", {}, el("span", { class: "soft" }, compare.knob), field), answer.root, foot);
     return {
@@ -80,6 +81,9 @@ export function setUpCompare(store) {
       value,
       score: null,
       meanKl: () => meanKlOf(answer),
+      showShare(share) {
+        bar.firstChild.style.width = `${100 * share}%`;
+      },
       showScore(reward, score) {
         this.score = score;
         foot.append(el("div", {}, el("dt", {}, reward), el("dd", {}, plain(score))));

@@ -46,11 +46,12 @@ const compose = setUpCompose(store, {
 
 byId("stop").addEventListener("click", stopAll);
 document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || byId("key-dialog").open) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     compose.submit();
   }
-  if (event.key === "Escape" && !byId("key-dialog").open) stopAll();
+  if (event.key === "Escape") stopAll();
 });
 
 const chooser = byId("policy");

@@ -20,6 +20,8 @@ export function setUpSampling(store) {
     });
   }
   byId("dice").addEventListener("click", () => put("seed", anySeed()));
+  // On a narrow screen the answers matter more; the summary says what is set.
+  if (matchMedia("(max-width: 60rem)").matches) byId("sampling-fold").open = false;
   store.listen((state) => {
     byId("max-tokens").max = state.policy?.limits.max_tokens ?? 2048;
     for (const [name, id] of Object.entries(FIELDS)) {

@@ -21,8 +21,9 @@ export const INITIAL = {
 /** What searches can score by: how much likelier one model finds a text than another, the reference last. */
 export function pairsOf(policy) {
   const names = policy.models.map((model) => model.name);
+  const last = policy.models.find((model) => [model.name, model.source].includes(policy.reference))?.name;
   const pairs = names.flatMap((tuned) => names.filter((each) => each !== tuned).map((untuned) => `${tuned} / ${untuned}`));
-  return pairs.sort((a, b) => Number(b.endsWith(` / ${policy.reference}`)) - Number(a.endsWith(` / ${policy.reference}`)));
+  return pairs.sort((a, b) => Number(b.endsWith(` / ${last}`)) - Number(a.endsWith(` / ${last}`)));
 }
 
 /** What changes with another policy: its knobs at their defaults, its settings, its searches. */

@@ -23,6 +23,7 @@ export function setUpSteer(store) {
   let shown = null;
   let asked = false;
   let picked = false;
+  let missed = false;
 
   const base = createAnswer({ label: "Tokens of the base's answer", coloured: false, show: showBase, changed: arrived, ended: () => whole("base") });
   const steered = createAnswer({ label: "Tokens of the steered answer", coloured: true, show: showSteered, changed: arrived, ended: () => whole("steered") });
@@ -97,7 +98,7 @@ export function setUpSteer(store) {
   const alternatives = () => Math.min(ALTERNATIVES, store.get().policy.limits.top_logprobs);
   const askSteered = () => ask("steered", steered, steeredRequest(store.get(), { details: alternatives() }));
   const again = debounced(() => hasQuestion(store.get()) && askSteered(), REST);
-  const allAgain = debounced(() => hasQuestion(store.get()) && start(), REST);
+  const allAgain = debounced(() => store.get().view === "steer" && hasQuestion(store.get()) && start(), REST);
 
   function start() {
     asked = true;
@@ -109,8 +110,16 @@ export function setUpSteer(store) {
     askSteered();
   }
 
-  store.listen((state) => state.view === "steer" && state.policy && (asked ? again() : allAgain()), "knobs", "formula");
-  store.listen((state) => state.view === "steer" && asked && allAgain(), "sampling");
+  // What changes while another view is open is asked when this one is looked at again.
+  store.listen((state, changed) => {
+    if (!state.policy) return;
+    const all = changed.has("sampling") && asked;
+    const some = changed.has("knobs") || changed.has("formula");
+    if (state.view !== "steer") missed ||= asked && (all || some);
+    else if (missed || all || (some && !asked)) allAgain();
+    else if (some) again();
+    if (state.view === "steer") missed = false;
+  }, "view", "knobs", "formula", "sampling");
   inspectNothing();
   draw();
   return {

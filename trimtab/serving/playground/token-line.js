@@ -57,8 +57,12 @@ export function createTokenLine({ label, coloured, show = null }) {
       root.append(text);
     },
     /** Tokens after so many characters are no part of the text: a stop text, or the token that ends answers. */
-    cut(length) {
+    cut(length, ended) {
       let end = 0;
+      if (ended && tokens.at(-1)?.token === "") {
+        items.at(-1).setAttribute("data-end", "");
+        items.at(-1).setAttribute("aria-label", spoken({ ...tokens.at(-1), token: "end of the answer" }, liftOf(tokens.at(-1))));
+      }
       tokens.forEach((token, place) => {
         end += token.token.length;
         items[place].toggleAttribute("data-unsaid", end > length);
