@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test slow lint types docs bench vllm test-vllm clean
+.PHONY: demo test slow lint types docs bench vllm test-vllm test-browser clean
 
 demo: $(READY)  ## train a sentiment adapter for SmolLM2-135M, compare it with the base, write runs/demo
 	$(BIN)/trimtab demo
@@ -15,6 +15,9 @@ test: $(READY)  ## the fast tests
 
 slow: $(READY)  ## the tests that need the built-in model, its data, or the package registry
 	$(BIN)/python -m pytest -m "slow or network" -o timeout=900
+
+test-browser: $(READY)  ## the playground in a real Chromium (Debian's package chromium, or CHROMIUM=path)
+	$(BIN)/python -m pytest -m browser tests/serving
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -52,7 +55,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	# torch first and alone, so that TORCH_INDEX can name an index of CPU builds without it serving anything else.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[eval,train,harness,remote,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[eval,train,harness,remote,serve,dev]"
 	touch $(READY)
 
 clean:

@@ -10,7 +10,7 @@ import trimtab
 ROOT = Path(trimtab.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = ["errors", "assets", "policies", "vectors", "rewards", "values", "decoding", "engines", "training"]
-ORDER += ["evaluation", "tasks", "benchmarks", "cli"]
+ORDER += ["evaluation", "tasks", "benchmarks", "serving", "cli"]
 # Policy.generate is the public face of decoding, Vector.between that of vectors; they import it when they are called.
 # Absorption compares two policies in one reward, with the interval that every comparison has.
 POINTS_BACK = {("policies/base.py", "decoding"), ("policies/vector.py", "vectors")}

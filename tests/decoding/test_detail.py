@@ -112,3 +112,12 @@ def test_pools_that_cannot_tell_refuse(pool):
 def test_numbers_of_alternatives_are_bounded(count):
     with pytest.raises(ConfigError, match="alternatives at each token"):
         Request((0,), alternatives=count)
+
+
+def test_factors_that_read_alike_are_numbered():
+    twins = [Table.random(3, seed=seed, name="twin") for seed in range(3)]
+    policy = twins[0] * twins[1] * twins[2] ** 2
+    said = {leaf: leaf.init([[0]])[0] for leaf in twins}
+    found = contributions(policy, said, {}, torch.tensor([[1]]))
+    assert [*found] == ["twin", "twin (2)", "twin (3)"]
+    assert found["twin (3)"].item() == pytest.approx(2 * said[twins[2]].log_softmax(-1)[0, 1].item(), abs=1e-6)

@@ -18,6 +18,7 @@ from trimtab.cli.doctor import doctor
 from trimtab.cli.evaluate import evaluate
 from trimtab.cli.generate import generate
 from trimtab.cli.reproduce import reproduce
+from trimtab.cli.serve import serve
 from trimtab.cli.sweep import sweep
 from trimtab.cli.trace import trace
 from trimtab.cli.train import train
@@ -41,6 +42,7 @@ app.command()(trace)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(sweep)
+app.command()(serve)
 app.command()(bench)
 app.command()(doctor)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(vllm)

@@ -81,18 +81,38 @@ def search(
         'heads heads heads heads heads heads'
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    requests = requests_of(engine.vocabulary, texts, 1, knobs)
+    hunts = hunt(engine, requests, plan, settings, max_rows=max_rows)
+    return [each.found(text, engine.vocabulary, settings) for each, text in zip(hunts, texts, strict=True)]
+
+
+def hunt(
+    engine: Engine, requests: Sequence[Request], plan: SearchPlan, settings: Settings, *, max_rows: int = 64
+) -> list[Hunt]:
+    """Search for answers to prompts that are token ids; :func:`search` says how, and what is raised.
+
+    Args:
+        engine: that nobody else steps meanwhile.
+        requests: one a prompt; how many answers they ask for is up to the search.
+        plan: what scores answers so far, and the shape of the search.
+        settings: sampling, lengths and seed.
+        max_rows: as many prompts run together as have this many rows, at least one.
+
+    Returns:
+        What each search has tried and found, in the order of the requests.
+    """
     shape, value = _able(plan.shape, engine.abilities), plan.value
     if shape.likelihood:
         likely: Value = LogLikelihood()
         value = Sum(((1.0, value), (shape.likelihood, likely)))
-    requests = requests_of(engine.vocabulary, texts, shape.rows, knobs)
+    requests = [replace(request, n=shape.rows) for request in requests]
     check_lengths(value.leaves, [request.prompt for request in requests], settings.max_new_tokens)
     at_once = max(1, max_rows // shape.rows)
     hunts: list[Hunt] = []
     with torch.inference_mode():
         for start in range(0, len(requests), at_once):
             hunts += _Rounds(engine, value, shape, requests[start : start + at_once], settings).run()
-    return [hunt.found(text, engine.vocabulary, settings) for hunt, text in zip(hunts, texts, strict=True)]
+    return hunts
 
 
 def _able(shape: Shape | Candidates, abilities: Abilities) -> Shape:

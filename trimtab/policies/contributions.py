@@ -39,7 +39,8 @@ def contributions(
         tokens: token ids, shape (B, K).
 
     Returns:
-        The factor as text to its contributions, shape (B, K); 0 where its exponent is 0.
+        The factor as text to its contributions, shape (B, K); 0 where its exponent is 0. Of factors that read alike
+        the second is numbered ``(2)``.
 
     Example:
         >>> from trimtab.policies.toy import Table
@@ -62,5 +63,8 @@ def contributions(
             floored = torch.maximum(chosen, said.amax(-1, keepdim=True) - FLOOR)
             chosen = torch.where(weight < 0, floored, chosen)
             value = torch.where(weight == 0, value, weight * chosen)
-        told[str(factor)] = value
+        name = str(factor)
+        if name in told:  # two models of one name
+            name = f"{name} ({sum(str(each) == name for each, _ in parts(policy)[: len(told) + 1])})"
+        told[name] = value
     return told

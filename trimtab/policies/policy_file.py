@@ -136,7 +136,7 @@ class PolicyFile(Section):
         vectors = {
             name: load_vector(folder, label=name) for name, folder in self.vectors.items() if name in names(self.policy)
         }
-        return parse(self.policy, models, self._knobs(), vectors)
+        return parse(self.policy, models, self.declared_knobs(), vectors)
 
     def sketch(self) -> Policy:
         """Return the policy with a sketch in the place of each model: all that can be known of it without weights.
@@ -154,7 +154,7 @@ class PolicyFile(Section):
         mentioned = names(self.policy)
         models = {name: model.sketch(name) for name, model in self.models.items() if name in mentioned}
         vectors = {name: sketch_vector(folder, name) for name, folder in self.vectors.items() if name in mentioned}
-        return parse(self.policy, models, self._knobs(), vectors)
+        return parse(self.policy, models, self.declared_knobs(), vectors)
 
     def lm(self, name: str, load: Callable[[str], LM], connect: Connect | None = None) -> Leaf:
         """Load one of the models with its view, equal to the leaf that the policy has of it, or any other source.
@@ -172,7 +172,8 @@ class PolicyFile(Section):
         model = self.models.get(name)
         return load(name) if model is None else _leaf(name, model, load, connect)
 
-    def _knobs(self) -> dict[str, Knob]:
+    def declared_knobs(self) -> dict[str, Knob]:
+        """Return the knobs that expressions over its models may name."""
         return {
             name: Knob(
                 name,
@@ -186,7 +187,7 @@ class PolicyFile(Section):
     def _dry_run(self) -> None:
         """Find the mistakes in the expression that need no model, with a table in the place of each."""
         models = {name: Table.of({"": {"a": 1.0}}, name=name) for name in self.models}
-        parse(self.policy, models, self._knobs(), dict.fromkeys(self.vectors, Combination()))
+        parse(self.policy, models, self.declared_knobs(), dict.fromkeys(self.vectors, Combination()))
 
     def _check_value(self) -> None:
         """Find a pair of which one is no model."""

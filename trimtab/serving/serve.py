@@ -1,0 +1,146 @@
+"""Starting the server: what it may listen on, and what is loaded for it."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import sys
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from trimtab.assets.store import Progress, silent
+from trimtab.decoding.request import Bounds
+from trimtab.engines.base import Engine
+from trimtab.engines.local import LOCAL, LocalEngine
+from trimtab.errors import ConfigError, RunError
+from trimtab.policies.base import Policy
+from trimtab.policies.policy_file import PolicyFile
+from trimtab.rewards import Reward
+from trimtab.serving.guard import LOOPBACK, Guard
+from trimtab.serving.keys import VARIABLE, Keys
+from trimtab.serving.limits import Limits
+from trimtab.serving.menu import Menu
+from trimtab.serving.runner import Runner
+from trimtab.serving.service import Service
+
+if TYPE_CHECKING:
+    from trimtab.engines.vllm.engine import VLLMEngine
+
+SWITCH = 0.0005
+"""Seconds after which a thread of Python gives way: the event loop must not hold the engines' thread up."""
+
+DRAIN = 60
+"""Seconds that running requests have to finish after a SIGTERM."""
+
+
+def check_address(host: str, keys: Keys, *, open_to_all: bool) -> frozenset[str] | None:
+    """Refuse to listen where strangers are without a key, unless that is wanted.
+
+    Args:
+        host: to listen on.
+        keys: that open the server.
+        open_to_all: whether a server without keys may be reached from elsewhere.
+
+    Returns:
+        The names that requests may call the server by; None is any.
+
+    Raises:
+        ConfigError: strangers could use it.
+
+    Example:
+        >>> sorted(check_address("127.0.0.1", Keys(), open_to_all=False))
+        ['127.0.0.1', '[::1]', 'localhost']
+    """
+    if _is_loopback(host):
+        return None if keys else LOOPBACK | {host}
+    if not keys and not open_to_all:
+        raise ConfigError(
+            given=f"--host {host} without a key, where others than this machine reach the server",
+            expected=f"keys, in the variable {VARIABLE} or by --keys FILE",
+            hint="set one, leave --host out, or say --no-auth if everybody may use it",
+        )
+    return None
+
+
+def local_service(menu: Menu, reward: Reward | None = None, *, metered: bool = True) -> Service:
+    """Return a service on the local engine, with a row pool for each policy that clients ask for.
+
+    Args:
+        menu: what there is.
+        reward: scores answers on request.
+        metered: whether KL and log-probabilities under the reference are measured.
+    """
+    limits = menu.limits
+
+    def make(policy: Hashable) -> Engine:
+        assert isinstance(policy, Policy)
+        return LocalEngine(policy, bounds=Bounds(rows=limits.rows), metered=metered)
+
+    runner = Runner(make, most=limits.policies, answers=limits.rows + limits.waiting)
+    return Service(menu, runner, LOCAL, lambda job: job.order.policy, reward)
+
+
+def vllm_service(
+    name: str, file: PolicyFile, limits: Limits, reward: Reward | None = None, *, progress: Progress = silent
+) -> Service:
+    """Return a service on vLLM, which runs the policy of the file and its base.
+
+    Args:
+        name: of the policy, as clients call it.
+        file: the policy file.
+        limits: on what clients may ask for.
+        reward: scores answers on request.
+        progress: told what is going on.
+
+    Raises:
+        ConfigError: vLLM is not installed, or cannot run the policy.
+    """
+    from trimtab.engines.abilities import VLLM
+    from trimtab.engines.vllm.engine import VLLMEngine
+
+    arguments = {"max_num_seqs": limits.rows}
+    engine = VLLMEngine(file, arguments, metered=True, progress=progress)
+    longest = int(engine.engine.model_config.max_model_len)
+    menu = Menu(name, file, file.sketch(), {}, {}, limits, engine.vocabulary, longest)
+    once = _Once(engine)
+    runner = Runner(once, most=1, answers=limits.rows + limits.waiting)
+    return Service(menu, runner, VLLM, lambda job: "vllm", reward)
+
+
+class _Once:
+    """Gives the one engine that there is, once: when it has broken there is no other."""
+
+    def __init__(self, engine: VLLMEngine) -> None:
+        self._engine: VLLMEngine | None = engine
+
+    def __call__(self, key: Hashable) -> Engine:
+        if self._engine is None:
+            raise RunError(given="vLLM, which has ended", expected="an engine that runs", hint="start the server anew")
+        engine, self._engine = self._engine, None
+        return engine
+
+
+def run(app: Guard, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C; running requests finish first."""
+    logging.getLogger("trimtab.serving").setLevel(logging.INFO)
+    sys.setswitchinterval(SWITCH)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=DRAIN,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,96 @@
+"""Responses of server-sent events that end when their client goes away, whether or not something is being sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+
+from trimtab.serving.guard import Receive, Scope, Send
+
+_T = TypeVar("_T")
+
+DONE = b"data: [DONE]\n\n"
+"""What ends a stream, as OpenAI has it."""
+
+
+class GoneError(Exception):
+    """A client has gone away."""
+
+
+def event(content: object) -> bytes:
+    """Write a server-sent event.
+
+    Example:
+        >>> event({"a": "é"})
+        b'data: {"a":"\\xc3\\xa9"}\\n\\n'
+    """
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return b"data: " + text.encode("utf-8", "replace") + b"\n\n"
+
+
+class Streamed(Response):
+    """Sends what a generator yields, and closes the generator when the client goes away.
+
+    Args:
+        pieces: bytes of events; it says itself, as an event, what breaks it.
+        headers: that go with them.
+        ended: called with whether the client stayed to the end.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, pieces: AsyncGenerator[bytes, None], headers: dict[str, str], ended: Callable[[bool], None]
+    ) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
+        del self.headers["content-length"]
+        self._pieces, self._ended = pieces, ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await while_there(receive, self._send(send))
+        except (GoneError, OSError):
+            self._ended(False)
+        else:
+            self._ended(True)
+        finally:
+            await self._pieces.aclose()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def while_there(receive: Callable[[], Awaitable[Any]], work: Awaitable[_T]) -> _T:
+    """Wait for work while the client is there.
+
+    Args:
+        receive: of the connection, whose body has been read.
+        work: that is cancelled when the client goes away.
+
+    Raises:
+        GoneError: the client has gone away.
+    """
+    gone = asyncio.ensure_future(_disconnected(receive))
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, task}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise GoneError
+        return task.result()
+    finally:
+        for each in (gone, task):
+            each.cancel()
+        await asyncio.gather(gone, task, return_exceptions=True)
+
+
+async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
