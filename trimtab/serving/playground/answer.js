@@ -124,7 +124,7 @@ const isOpening = (choice) => !pieceOf(choice) && !choice.finish_reason && !choi
 const pieceOf = (choice) => choice.text ?? choice.delta?.content ?? "";
 
 /** The last words of a prompt, which an answer goes on from. */
-function endOf(prompt) {
+export function endOf(prompt) {
   if (prompt.length <= LEAD) return prompt;
   return `…${prompt.slice(-LEAD).replace(/^\S*\s/, " ")}`;
 }

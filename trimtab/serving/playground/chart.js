@@ -35,11 +35,20 @@ export function drawChart({ tokens, shown, reward, steeredScores, baseScores }) 
     ...frame(x, y, most, length),
     svg("path", { class: "area", d: `${path(points)}L${points.at(-1)[0]} ${y(0)}L${x(0)} ${y(0)}Z` }),
     svg("path", { class: "kl", d: path(points) }),
-    ...(scores.length ? [...scoreAxis(width - RIGHT, y, low, high), ...series(scored(baseScores), "base"), ...series(scored(steeredScores), "steered")] : []),
+    ...(scores.length
+      ? [
+          ...scoreAxis(width - RIGHT, y, low, high),
+          ...series(scored(baseScores), "base"),
+          ...series(scored(steeredScores), "steered"),
+        ]
+      : []),
   );
   if (shown !== null && shown < points.length - 1) {
     const [cx, cy] = points[shown + 1];
-    drawing.append(svg("line", { class: "cursor", x1: cx, x2: cx, y1: TOP, y2: HEIGHT - BOTTOM }), svg("circle", { class: "cursor", cx, cy, r: 4 }));
+    drawing.append(
+      svg("line", { class: "cursor", x1: cx, x2: cx, y1: TOP, y2: HEIGHT - BOTTOM }),
+      svg("circle", { class: "cursor", cx, cy, r: 4 }),
+    );
   }
   place.replaceChildren(legend(reward && scores.length ? reward : null), drawing);
 }
@@ -56,7 +65,8 @@ function frame(x, y, most, length) {
   ];
 }
 
-const scoreAxis = (x, y, low, high) => [low, high].map((value, share) => svg("text", { x: x + 6, y: y(share) + 4 }, plain(value)));
+const scoreAxis = (x, y, low, high) =>
+  [low, high].map((value, share) => svg("text", { x: x + 6, y: y(share) + 4 }, plain(value)));
 
 const series = (points, whose) => [
   svg("path", { class: `reward ${whose}`, d: points.length ? path(points) : "" }),
@@ -75,7 +85,8 @@ function described(sums, reward, steered, base) {
   return cost + last("steered", steered) + last("base", base);
 }
 
-const path = (points) => points.map(([px, py], index) => `${index ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
+const path = (points) =>
+  points.map(([px, py], index) => `${index ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
 
 function scoreRange(scores) {
   const [low, high] = [Math.min(...scores), Math.max(...scores)];

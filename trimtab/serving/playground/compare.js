@@ -18,7 +18,9 @@ export function setUpCompare(store) {
   let scoring = null;
   const overview = el("article", { class: "cell overview", "aria-label": "Cost by strength" });
   const choice = byId("compare-knob");
-  choice.addEventListener("change", () => store.set({ compare: { knob: choice.value, values: valuesOf(store.get(), choice.value) } }));
+  choice.addEventListener("change", () =>
+    store.set({ compare: { knob: choice.value, values: valuesOf(store.get(), choice.value) } }),
+  );
 
   store.listen((state) => {
     choice.replaceChildren(...state.policy.knobs.map((knob) => el("option", { value: knob.name }, knob.name)));
@@ -55,14 +57,24 @@ export function setUpCompare(store) {
 
   function cellOf(place, value) {
     const { compare } = store.get();
-    const field = el("input", { type: "number", step: "any", value: tidy(value), "aria-label": `${compare.knob}, number ${place + 1} of ${STRENGTHS}` });
+    const field = el("input", {
+      type: "number",
+      step: "any",
+      value: tidy(value),
+      "aria-label": `${compare.knob}, number ${place + 1} of ${STRENGTHS}`,
+    });
     field.addEventListener("change", () => {
       if (field.value === "" || !field.validity.valid) return;
       const values = store.get().compare.values.with(place, Number(field.value));
       store.set({ compare: { ...store.get().compare, values } });
     });
     const foot = el("dl", { class: "figures" });
-    const answer = createAnswer({ label: `Tokens at ${compare.knob} ${tidy(value)}`, coloured: true, changed: () => showKl(), ended: () => settled() });
+    const answer = createAnswer({
+      label: `Tokens at ${compare.knob} ${tidy(value)}`,
+      coloured: true,
+      changed: () => showKl(),
+      ended: () => settled(),
+    });
     const bar = el("span", { class: "bar steered", "aria-hidden": "true" }, el("i"));
     const kl = el("dd", {}, "–");
     foot.append(el("div", {}, el("dt", {}, "KL, nats a token"), kl, bar));
@@ -74,7 +86,13 @@ export function setUpCompare(store) {
       const mean = meanKlOf(answer);
       kl.textContent = mean === null ? "–" : plain(mean);
     }
-    const root = el("article", { class: "cell" }, el("header", {}, el("span", { class: "soft" }, compare.knob), field), answer.root, foot);
+    const root = el(
+      "article",
+      { class: "cell" },
+      el("header", {}, el("span", { class: "soft" }, compare.knob), field),
+      answer.root,
+      foot,
+    );
     return {
       root,
       answer,
@@ -100,7 +118,12 @@ export function setUpCompare(store) {
     byId("compare-grid").setAttribute("aria-busy", "true");
     const ran = cells;
     await Promise.all(
-      ran.map((cell) => cell.answer.start(routeOf(state), steeredRequest(state, { details: 0 }, { ...state.knobs, [state.compare.knob]: cell.value }))),
+      ran.map((cell) =>
+        cell.answer.start(
+          routeOf(state),
+          steeredRequest(state, { details: 0 }, { ...state.knobs, [state.compare.knob]: cell.value }),
+        ),
+      ),
     );
     if (own.signal.aborted) return;
     byId("compare-grid").removeAttribute("aria-busy");
@@ -112,7 +135,11 @@ export function setUpCompare(store) {
     const whole = ran.filter((cell) => cell.answer.state === "done");
     if (!state.policy.reward || !whole.length) return;
     try {
-      const scores = await scoreTexts(promptOf(state), whole.map((cell) => cell.answer.text), signal);
+      const scores = await scoreTexts(
+        promptOf(state),
+        whole.map((cell) => cell.answer.text),
+        signal,
+      );
       whole.forEach((cell, place) => cell.showScore(state.policy.reward, scores[place]));
       drawOverview();
     } catch (error) {

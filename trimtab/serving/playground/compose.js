@@ -41,7 +41,13 @@ export function setUpCompose(store, { run, answerOf, clear }) {
     if (!given) return;
     const { asked, turns } = store.get();
     const answer = answerOf().trim();
-    const kept = asked && answer ? [{ role: "user", content: asked }, { role: "assistant", content: answer }] : [];
+    const kept =
+      asked && answer
+        ? [
+            { role: "user", content: asked },
+            { role: "assistant", content: answer },
+          ]
+        : [];
     message.value = "";
     store.set({ turns: [...turns, ...kept], asked: given });
   }
@@ -56,26 +62,39 @@ export function setUpCompose(store, { run, answerOf, clear }) {
     submit();
   });
 
-  store.listen((state) => {
-    const chat = state.mode === "chat";
-    byId(`mode-${state.mode}`).checked = true;
-    byId("prompt-part").hidden = chat;
-    byId("chat-part").hidden = !chat;
-    const able = state.policy?.chat ?? false;
-    byId("mode-chat").disabled = !able;
-    byId("no-chat").hidden = able;
-    if (document.activeElement !== prompt) prompt.value = state.prompt;
-    if (document.activeElement !== system) system.value = state.system;
-    byId("turns").replaceChildren(...turnsOf(state));
-    byId("turns").scrollTop = byId("turns").scrollHeight;
-    byId("forget").hidden = !state.turns.length && !state.asked;
-  }, "mode", "policy", "prompt", "system", "turns", "asked");
+  store.listen(
+    (state) => {
+      const chat = state.mode === "chat";
+      byId(`mode-${state.mode}`).checked = true;
+      byId("prompt-part").hidden = chat;
+      byId("chat-part").hidden = !chat;
+      const able = state.policy?.chat ?? false;
+      byId("mode-chat").disabled = !able;
+      byId("no-chat").hidden = able;
+      if (document.activeElement !== prompt) prompt.value = state.prompt;
+      if (document.activeElement !== system) system.value = state.system;
+      byId("turns").replaceChildren(...turnsOf(state));
+      byId("turns").scrollTop = byId("turns").scrollHeight;
+      byId("forget").hidden = !state.turns.length && !state.asked;
+    },
+    "mode",
+    "policy",
+    "prompt",
+    "system",
+    "turns",
+    "asked",
+  );
   return { submit };
 }
 
 function turnsOf(state) {
   const now = state.asked ? [{ role: "user", content: state.asked }] : [];
   return [...state.turns, ...now].map(({ role, content }) =>
-    el("li", { "data-role": role }, el("span", { class: "sr" }, role === "user" ? "You: " : "Steered answer: "), content),
+    el(
+      "li",
+      { "data-role": role },
+      el("span", { class: "sr" }, role === "user" ? "You: " : "Steered answer: "),
+      content,
+    ),
   );
 }

@@ -12,12 +12,17 @@ export function setUpFormula(store) {
     store.set({ formula: given === "" || given === own ? null : given });
   });
   byId("formula-reset").addEventListener("click", () => store.set({ formula: null }));
-  store.listen((state) => {
-    const text = state.formula ?? state.policy.expression;
-    byId("formula").replaceChildren(...withNumbers(text, state.knobs));
-    if (document.activeElement !== field) field.value = text;
-    byId("formula-reset").disabled = state.formula === null;
-  }, "policy", "knobs", "formula");
+  store.listen(
+    (state) => {
+      const text = state.formula ?? state.policy.expression;
+      byId("formula").replaceChildren(...withNumbers(text, state.knobs));
+      if (document.activeElement !== field) field.value = text;
+      byId("formula-reset").disabled = state.formula === null;
+    },
+    "policy",
+    "knobs",
+    "formula",
+  );
 }
 
 /** The text with each knob as its name and number. */

@@ -20,14 +20,20 @@ export function inspect(token, place, whose, factors) {
       ...figure("Log-ratio", `${signed(lift)} nats`),
       ...figure("KL of the step", `${plain(token.kl, 3)} nats`),
     ),
-    token.factors ? tableOf(token, factors) : el("p", { class: "note" }, "This engine does not tell what else could have come."),
+    token.factors
+      ? tableOf(token, factors)
+      : el("p", { class: "note" }, "This engine does not tell what else could have come."),
   );
 }
 
 /** Show that nothing is chosen yet. */
 export function inspectNothing() {
   byId("inspector").replaceChildren(
-    el("p", { class: "soft" }, "Point at a token, or move to one with Tab and the arrow keys, to see what else could have come."),
+    el(
+      "p",
+      { class: "soft" },
+      "Point at a token, or move to one with Tab and the arrow keys, to see what else could have come.",
+    ),
   );
 }
 
@@ -38,9 +44,14 @@ function tableOf(token, factors) {
   const rows = listed.some((each) => each.id === token.id) ? listed : [...listed, token];
   const names = Object.keys(token.factors ?? {});
   const exponents = new Map(factors.map((factor) => [factor.name, factor.exponent]));
-  const heads = names.map((name) => el("th", { scope: "col" }, name, el("small", {}, ` ^ ${exponents.get(name) ?? "1"}`)));
+  const heads = names.map((name) =>
+    el("th", { scope: "col" }, name, el("small", {}, `^${grouped(exponents.get(name) ?? "1")}`)),
+  );
   const means = new Map(names.map((name) => [name, mean(rows.map((row) => row.factors[name]))]));
-  const widest = Math.max(1e-6, ...names.flatMap((name) => rows.map((row) => Math.abs(row.factors[name] - means.get(name)))));
+  const widest = Math.max(
+    1e-6,
+    ...names.flatMap((name) => rows.map((row) => Math.abs(row.factors[name] - means.get(name)))),
+  );
   return el(
     "div",
     { class: "scroll", tabindex: "0", role: "group", "aria-label": "Alternatives" },
@@ -48,7 +59,18 @@ function tableOf(token, factors) {
       "table",
       { class: "alternatives" },
       el("caption", {}, "Probabilities; factors: exponent × log-probability, as a bar against the mean of these rows."),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Token"), el("th", { scope: "col" }, "Base"), ...heads, el("th", { scope: "col" }, "Product"))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          el("th", { scope: "col" }, "Token"),
+          el("th", { scope: "col" }, "Base"),
+          ...heads,
+          el("th", { scope: "col" }, "Product"),
+        ),
+      ),
       el("tbody", {}, ...rows.map((row) => rowOf(row, row.id === token.id, names, means, widest))),
     ),
   );
@@ -60,7 +82,9 @@ function rowOf(row, chosen, names, means, widest) {
     { class: chosen ? "chosen" : null },
     el("th", { scope: "row" }, visible(row.token), chosen ? el("span", { class: "sr" }, " (chosen)") : null),
     el("td", {}, shareBar(row.reference_logprob, "base"), percent(row.reference_logprob)),
-    ...names.map((name) => el("td", {}, pushBar(row.factors[name] - means.get(name), widest), plain(row.factors[name]))),
+    ...names.map((name) =>
+      el("td", {}, pushBar(row.factors[name] - means.get(name), widest), plain(row.factors[name])),
+    ),
     el("td", {}, shareBar(row.logprob, "steered"), percent(row.logprob)),
   );
 }
@@ -74,12 +98,19 @@ function shareBar(logProb, whose) {
 
 /** A bar to the left or the right of the middle. */
 function pushBar(push, widest) {
-  const bar = el("span", { class: "bar push", "aria-hidden": "true", "data-side": push < 0 ? "less" : "more" }, el("i"));
+  const bar = el(
+    "span",
+    { class: "bar push", "aria-hidden": "true", "data-side": push < 0 ? "less" : "more" },
+    el("i"),
+  );
   const share = (50 * Math.abs(push)) / widest;
   bar.firstChild.style.width = `${share}%`;
   bar.firstChild.style.marginLeft = `${push < 0 ? 50 - share : 50}%`;
   return bar;
 }
+
+/** An exponent as one thing, in brackets where it has parts. */
+const grouped = (exponent) => (/^[\w.]+$/.test(exponent) ? exponent : `(${exponent})`);
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 

@@ -13,7 +13,9 @@ export function setUpKnobs(store) {
   let controls = new Map();
   const put = (name, value) => store.set({ knobs: { ...store.get().knobs, [name]: value } });
   store.listen((state) => {
-    controls = new Map(state.policy.knobs.map((knob) => [knob.name, controlOf(knob, (value) => put(knob.name, value))]));
+    controls = new Map(
+      state.policy.knobs.map((knob) => [knob.name, controlOf(knob, (value) => put(knob.name, value))]),
+    );
     place.replaceChildren(...[...controls.values()].map((control) => control.root));
     byId("no-knobs").hidden = controls.size > 0;
     refresh(state);
@@ -30,7 +32,13 @@ function controlOf(knob, put) {
   const { low, high, step } = sliderRange(knob);
   const id = `knob-${knob.name}`;
   const slider = el("input", { type: "range", id, min: low, max: high, step, "aria-describedby": `${id}-ends` });
-  const field = el("input", { type: "number", min: knob.min, max: knob.max, step: "any", "aria-label": `${knob.name}, number` });
+  const field = el("input", {
+    type: "number",
+    min: knob.min,
+    max: knob.max,
+    step: "any",
+    "aria-label": `${knob.name}, number`,
+  });
   const back = el("button", { type: "button", class: "quiet small", onclick: () => put(knob.default) }, "reset");
   back.setAttribute("aria-label", `Reset ${knob.name} to ${tidy(knob.default)}`);
   back.title = `Back to ${tidy(knob.default)}`;
@@ -42,7 +50,13 @@ function controlOf(knob, put) {
     if (field.value !== "" && field.validity.valid) put(Number(field.value));
     field.setAttribute("aria-invalid", String(!field.validity.valid || field.value === ""));
   });
-  const ends = el("p", { class: "ends", id: `${id}-ends` }, endWord(knob.min, low), el("span", { class: "sr" }, " to "), endWord(knob.max, high));
+  const ends = el(
+    "p",
+    { class: "ends", id: `${id}-ends` },
+    endWord(knob.min, low),
+    el("span", { class: "sr" }, " to "),
+    endWord(knob.max, high),
+  );
   const root = el(
     "div",
     { class: "knob" },
@@ -81,6 +95,11 @@ function deflection(knob, knobs) {
 
 function rudder() {
   const tab = svg("path", { class: "tab", d: "M15 4.2 23 6 15 7.8Z" });
-  const root = svg("svg", { class: "rudder", viewBox: "0 0 26 12", "aria-hidden": "true" }, svg("path", { class: "blade", d: "M1 6C3 2.6 9 2.6 14 4.2V7.8C9 9.4 3 9.4 1 6Z" }), tab);
+  const root = svg(
+    "svg",
+    { class: "rudder", viewBox: "0 0 26 12", "aria-hidden": "true" },
+    svg("path", { class: "blade", d: "M1 6C3 2.6 9 2.6 14 4.2V7.8C9 9.4 3 9.4 1 6Z" }),
+    tab,
+  );
   return { root, tab };
 }

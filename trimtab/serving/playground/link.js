@@ -34,7 +34,8 @@ export function fromFragment(fragment, state, views) {
     const value = Number(parts.get(name) ?? NaN);
     return parts.get(name) !== "" && Number.isFinite(value) ? value : other;
   };
-  const numbers = (values, prefix) => Object.fromEntries(Object.entries(values).map(([name, value]) => [name, number(prefix + name, value)]));
+  const numbers = (values, prefix) =>
+    Object.fromEntries(Object.entries(values).map(([name, value]) => [name, number(prefix + name, value)]));
   const { searches } = state.policy;
   return {
     view: views.includes(text("view")) ? text("view") : "steer",
@@ -67,13 +68,15 @@ function turnsIn(text) {
   } catch {
     return []; // a link that was cut short still shows the rest of its state
   }
-  const whole = (turn) => Array.isArray(turn) && turn.length === 2 && ["user", "assistant"].includes(turn[0]) && typeof turn[1] === "string";
+  const whole = (turn) =>
+    Array.isArray(turn) && turn.length === 2 && ["user", "assistant"].includes(turn[0]) && typeof turn[1] === "string";
   return Array.isArray(given) && given.every(whole) ? given.map(([role, content]) => ({ role, content })) : [];
 }
 
 function compareIn(text, state) {
   const [knob, ...values] = text.split(",");
   const numbers = values.map(Number);
-  const fits = state.policy.knobs.some((each) => each.name === knob) && numbers.length === 5 && numbers.every(Number.isFinite);
+  const fits =
+    state.policy.knobs.some((each) => each.name === knob) && numbers.length === 5 && numbers.every(Number.isFinite);
   return fits ? { knob, values: numbers } : state.compare;
 }

@@ -64,14 +64,19 @@ chooser.addEventListener("change", () => {
 store.listen((state) => {
   chooser.replaceChildren(...state.policies.map((policy) => el("option", { value: policy.id }, policy.id)));
 }, "policies");
-store.listen((state) => {
-  const { policy } = state;
-  if (!policy) return;
-  chooser.value = policy.id;
-  chooser.parentElement.hidden = state.policies.length < 2;
-  const models = policy.models.map((model) => model.name).join(", ");
-  byId("about").textContent = `${policy.id} · ${models} · ${policy.context_length} tokens of context · ${policy.engine}`;
-}, "policy", "policies");
+store.listen(
+  (state) => {
+    const { policy } = state;
+    if (!policy) return;
+    chooser.value = policy.id;
+    chooser.parentElement.hidden = state.policies.length < 2;
+    const models = policy.models.map((model) => model.name).join(", ");
+    byId("about").textContent =
+      `${policy.id} · ${models} · ${policy.context_length} tokens of context · ${policy.engine}`;
+  },
+  "policy",
+  "policies",
+);
 
 const keep = debounced(() => history.replaceState(null, "", `#${toFragment(store.get())}`), 200);
 store.listen((state) => state.policy && keep());

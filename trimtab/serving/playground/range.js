@@ -13,7 +13,9 @@ export function sliderRange(knob) {
 /** `count` values evenly over the range, as short as the step allows. */
 export function spread(knob, count) {
   const { low, high } = sliderRange(knob);
-  return Array.from({ length: count }, (_, place) => Number((low + ((high - low) * place) / (count - 1)).toPrecision(4)));
+  return Array.from({ length: count }, (_, place) =>
+    Number((low + ((high - low) * place) / (count - 1)).toPrecision(4)),
+  );
 }
 
 /** 1, 2 or 5 times a power of ten, near what is given. */

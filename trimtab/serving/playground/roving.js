@@ -23,7 +23,8 @@ export function lineNeighbour(direction, item, items) {
     const down = (box.top - from.top) * direction;
     if (down < from.height / 2) continue;
     const far = Math.abs((box.left + box.right) / 2 - middle);
-    if (!best || down < best.down - 2 || (Math.abs(down - best.down) <= 2 && far < best.far)) best = { each, down, far };
+    if (!best || down < best.down - 2 || (Math.abs(down - best.down) <= 2 && far < best.far))
+      best = { each, down, far };
   }
   return best?.each ?? null;
 }

@@ -22,13 +22,17 @@ export function setUpSampling(store) {
   byId("dice").addEventListener("click", () => put("seed", anySeed()));
   // On a narrow screen the answers matter more; the summary says what is set.
   if (matchMedia("(max-width: 60rem)").matches) byId("sampling-fold").open = false;
-  store.listen((state) => {
-    byId("max-tokens").max = state.policy?.limits.max_tokens ?? 2048;
-    for (const [name, id] of Object.entries(FIELDS)) {
-      const field = byId(id);
-      if (document.activeElement !== field) field.value = state.sampling[name];
-    }
-    const { temperature, top_p, max_tokens, seed } = state.sampling;
-    byId("sampling-words").textContent = `T ${temperature}, top-p ${top_p}, ${max_tokens} tokens, seed ${seed}`;
-  }, "sampling", "policy");
+  store.listen(
+    (state) => {
+      byId("max-tokens").max = state.policy?.limits.max_tokens ?? 2048;
+      for (const [name, id] of Object.entries(FIELDS)) {
+        const field = byId(id);
+        if (document.activeElement !== field) field.value = state.sampling[name];
+      }
+      const { temperature, top_p, max_tokens, seed } = state.sampling;
+      byId("sampling-words").textContent = `T ${temperature}, top-p ${top_p}, ${max_tokens} tokens, seed ${seed}`;
+    },
+    "sampling",
+    "policy",
+  );
 }

@@ -13,7 +13,12 @@ export async function scoreTexts(prompt, completions, signal) {
 /** Score prefixes of an answer, given as tokens, at a few even places: [{tokens, score}]. */
 export async function scorePrefixes(prompt, tokens, signal) {
   const ends = evenEnds(tokens.length);
-  const texts = ends.map((end) => tokens.slice(0, end).map((token) => token.token).join(""));
+  const texts = ends.map((end) =>
+    tokens
+      .slice(0, end)
+      .map((token) => token.token)
+      .join(""),
+  );
   const scores = await scoreTexts(prompt, texts, signal);
   return ends.map((end, place) => ({ tokens: end, score: scores[place] }));
 }

@@ -1,5 +1,6 @@
 // The third view: an answer searched for rather than sampled, and the tree of what was tried.
 
+import { endOf } from "./answer.js";
 import { fetchJson } from "./api.js";
 import { announce } from "./announce.js";
 import { byId, el } from "./dom.js";
@@ -40,14 +41,27 @@ export function setUpSearch(store) {
   }
   store.listen(showMethods, "policy");
   store.listen(showFields, "search", "policy");
-  store.listen(() => {
-    byId("search-stale").hidden = byId("search-result").childElementCount === 0;
-  }, "prompt", "asked", "knobs", "formula", "sampling", "search");
+  store.listen(
+    () => {
+      byId("search-stale").hidden = byId("search-result").childElementCount === 0;
+    },
+    "prompt",
+    "asked",
+    "knobs",
+    "formula",
+    "sampling",
+    "search",
+  );
 
   function showMethods(state) {
     const { searches, limits, search } = state.policy;
     const own = search ? [el("option", { value: "" }, search.value)] : [];
-    value.replaceChildren(...own, ...pairsOf(state.policy).filter((pair) => pair !== search?.value).map((pair) => el("option", { value: pair }, pair)));
+    value.replaceChildren(
+      ...own,
+      ...pairsOf(state.policy)
+        .filter((pair) => pair !== search?.value)
+        .map((pair) => el("option", { value: pair }, pair)),
+    );
     method.replaceChildren(...searches.map((name) => el("option", { value: name }, name.replaceAll("_", " "))));
     byId("search-none").hidden = searches.length > 0;
     byId("search-form").hidden = searches.length === 0;
@@ -79,7 +93,7 @@ export function setUpSearch(store) {
     try {
       const body = steeredRequest(state, { search: { ...searchOf(state), trace: true } });
       const [choice] = (await fetchJson(routeOf(state), { body, signal: own.signal })).choices;
-      place.replaceChildren(...resultOf(choice));
+      place.replaceChildren(...resultOf(choice, state));
       announce(`The search found an answer with score ${signed(choice.trimtab.score)}.`);
     } catch (error) {
       if (!isAbort(error)) place.replaceChildren(failureCard(error, start));
@@ -104,12 +118,20 @@ export function setUpSearch(store) {
   return { start, stop };
 }
 
-function resultOf(choice) {
+function resultOf(choice, state) {
   const { found, score, kl } = choice.trimtab;
   const text = choice.text ?? choice.message.content;
-  const facts = [["Score", signed(score)], ["KL, nats a token", kl === undefined || kl === null ? "–" : plain(kl)]];
-  if (found) facts.push(["Chunks", String(found.trace.length)], ["Tokens tried", String(found.trace.reduce((sum, node) => sum + node.tokens, 0))]);
-  const answer = el("div", { class: "found" }, el("p", { class: "tokens" }, text), figures(facts));
+  const lead = el("span", { class: "asked" }, state.mode === "chat" ? "" : endOf(state.prompt));
+  const facts = [
+    ["Score", signed(score)],
+    ["KL, nats a token", kl === undefined || kl === null ? "–" : plain(kl)],
+  ];
+  if (found)
+    facts.push(
+      ["Chunks", String(found.trace.length)],
+      ["Tokens tried", String(found.trace.reduce((sum, node) => sum + node.tokens, 0))],
+    );
+  const answer = el("div", { class: "found" }, el("p", { class: "tokens" }, lead, text), figures(facts));
   if (!found?.trace.length) return [answer];
   const detail = el("div", { class: "chunk-detail" });
   const show = (box) => detail.replaceChildren(...detailOf(box));
@@ -118,15 +140,33 @@ function resultOf(choice) {
   return [answer, keyOf(), tree, detail];
 }
 
-const figures = (facts) => el("dl", { class: "figures" }, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+const figures = (facts) =>
+  el(
+    "dl",
+    { class: "figures" },
+    ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
 
 const keyOf = () =>
-  el("ul", { class: "tree-key" }, ...[["best", "on the way to the best"], ["kept", "went on"], ["dropped", "dropped"]].map(([state, words]) => el("li", { "data-state": state }, words)));
+  el(
+    "ul",
+    { class: "tree-key" },
+    ...[
+      ["best", "on the way to the best"],
+      ["kept", "went on"],
+      ["dropped", "dropped"],
+    ].map(([state, words]) => el("li", { "data-state": state }, words)),
+  );
 
 function detailOf(box) {
   const { node } = box;
   return [
     el("p", { class: "tokens" }, node.text),
-    figures([["Score so far", signed(node.score, 3)], ["Tokens", String(node.tokens)], ["Boundary", String(node.depth + 1)], ["Outcome", outcomeOf(box)]]),
+    figures([
+      ["Score so far", signed(node.score, 3)],
+      ["Tokens", String(node.tokens)],
+      ["Boundary", String(node.depth + 1)],
+      ["Outcome", outcomeOf(box)],
+    ]),
   ];
 }

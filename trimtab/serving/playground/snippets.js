@@ -8,7 +8,10 @@ export function policyFile(state) {
   const { policy, sampling } = state;
   const named = (list) => Object.fromEntries(list.map((each) => [each.name, each.source]));
   const { temperature, top_p, max_tokens } = sampling;
-  const knobs = policy.knobs.map((knob) => [knob.name, { default: state.knobs[knob.name], min: knob.min, max: knob.max }]);
+  const knobs = policy.knobs.map((knob) => [
+    knob.name,
+    { default: state.knobs[knob.name], min: knob.min, max: knob.max },
+  ]);
   return toYaml({
     models: named(policy.models),
     vectors: policy.vectors.length ? named(policy.vectors) : null,
@@ -23,7 +26,13 @@ export function policyFile(state) {
 export function curlCommand(state, root, keyed) {
   const key = keyed ? [`  -H "Authorization: Bearer $TRIMTAB_KEY" \\`] : [];
   const body = shellQuoted(JSON.stringify(steeredRequest(state, searchPart(state)), null, 2));
-  return [`curl ${shellQuoted(root + routeOf(state))} \\`, ...key, `  -H 'Content-Type: application/json' \\`, `  -d ${body}`, ""].join("\n");
+  return [
+    `curl ${shellQuoted(root + routeOf(state))} \\`,
+    ...key,
+    `  -H 'Content-Type: application/json' \\`,
+    `  -d ${body}`,
+    "",
+  ].join("\n");
 }
 
 /** The same question in Python. */
@@ -60,7 +69,9 @@ const searchPart = (state) => (state.withSearch ? { search: searchOf(state) } : 
 /** Decoding settings without those that change nothing. */
 function said(decoding) {
   const idle = { top_k: 0, min_p: 0, repetition_penalty: 1, min_new_tokens: 0 };
-  return Object.fromEntries(Object.entries(decoding).filter(([name, value]) => value !== idle[name] && (name !== "stop" || value.length)));
+  return Object.fromEntries(
+    Object.entries(decoding).filter(([name, value]) => value !== idle[name] && (name !== "stop" || value.length)),
+  );
 }
 
 const shellQuoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
@@ -71,5 +82,7 @@ function literal(value) {
   if (typeof value === "boolean") return value ? "True" : "False";
   if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
   if (typeof value !== "object") return JSON.stringify(value);
-  return `{${Object.entries(value).map(([name, each]) => `${JSON.stringify(name)}: ${literal(each)}`).join(", ")}}`;
+  return `{${Object.entries(value)
+    .map(([name, each]) => `${JSON.stringify(name)}: ${literal(each)}`)
+    .join(", ")}}`;
 }

@@ -22,7 +22,9 @@ export const INITIAL = {
 export function pairsOf(policy) {
   const names = policy.models.map((model) => model.name);
   const last = policy.models.find((model) => [model.name, model.source].includes(policy.reference))?.name;
-  const pairs = names.flatMap((tuned) => names.filter((each) => each !== tuned).map((untuned) => `${tuned} / ${untuned}`));
+  const pairs = names.flatMap((tuned) =>
+    names.filter((each) => each !== tuned).map((untuned) => `${tuned} / ${untuned}`),
+  );
   return pairs.sort((a, b) => Number(b.endsWith(` / ${last}`)) - Number(a.endsWith(` / ${last}`)));
 }
 

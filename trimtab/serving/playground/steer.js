@@ -25,8 +25,20 @@ export function setUpSteer(store) {
   let picked = false;
   let missed = false;
 
-  const base = createAnswer({ label: "Tokens of the base's answer", coloured: false, show: showBase, changed: arrived, ended: () => whole("base") });
-  const steered = createAnswer({ label: "Tokens of the steered answer", coloured: true, show: showSteered, changed: arrived, ended: () => whole("steered") });
+  const base = createAnswer({
+    label: "Tokens of the base's answer",
+    coloured: false,
+    show: showBase,
+    changed: arrived,
+    ended: () => whole("base"),
+  });
+  const steered = createAnswer({
+    label: "Tokens of the steered answer",
+    coloured: true,
+    show: showSteered,
+    changed: arrived,
+    ended: () => whole("steered"),
+  });
   byId("base-answer").append(base.root);
   byId("steered-answer").append(steered.root);
 
@@ -55,7 +67,13 @@ export function setUpSteer(store) {
 
   function draw() {
     const { policy } = store.get();
-    drawChart({ tokens: steered.line.tokens, shown, reward: policy?.reward ?? null, steeredScores: scores.steered, baseScores: scores.base });
+    drawChart({
+      tokens: steered.line.tokens,
+      shown,
+      reward: policy?.reward ?? null,
+      steeredScores: scores.steered,
+      baseScores: scores.base,
+    });
   }
 
   function arrived(answer) {
@@ -72,7 +90,8 @@ export function setUpSteer(store) {
     arrived(answer);
     if (answer.state !== "done") return;
     if (which === "steered") showMostMoved();
-    if (which === "steered") announce(`Steered answer: ${answer.text.trim()}. ${plain(meanKlOf(answer) ?? 0)} nats a token.`);
+    if (which === "steered")
+      announce(`Steered answer: ${answer.text.trim()}. ${plain(meanKlOf(answer) ?? 0)} nats a token.`);
     rate(which, answer);
   }
 
@@ -111,15 +130,21 @@ export function setUpSteer(store) {
   }
 
   // What changes while another view is open is asked when this one is looked at again.
-  store.listen((state, changed) => {
-    if (!state.policy) return;
-    const all = changed.has("sampling") && asked;
-    const some = changed.has("knobs") || changed.has("formula");
-    if (state.view !== "steer") missed ||= asked && (all || some);
-    else if (missed || all || (some && !asked)) allAgain();
-    else if (some) again();
-    if (state.view === "steer") missed = false;
-  }, "view", "knobs", "formula", "sampling");
+  store.listen(
+    (state, changed) => {
+      if (!state.policy) return;
+      const all = changed.has("sampling") && asked;
+      const some = changed.has("knobs") || changed.has("formula");
+      if (state.view !== "steer") missed ||= asked && (all || some);
+      else if (missed || all || (some && !asked)) allAgain();
+      else if (some) again();
+      if (state.view === "steer") missed = false;
+    },
+    "view",
+    "knobs",
+    "formula",
+    "sampling",
+  );
   inspectNothing();
   draw();
   return {

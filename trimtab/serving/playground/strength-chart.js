@@ -19,18 +19,28 @@ export function strengthChart(points, knob, reward) {
   const y = (share) => EDGE.top + (HEIGHT - EDGE.top - EDGE.bottom) * (1 - share);
   const cost = known.map((point) => [x(point.value), y(point.kl / most)]);
   const worth = scores.map((point) => [x(point.value), y((point.score - low) / (high - low))]);
-  const said = known.map((point) => `${plainTidy(point.value)}: ${plain(point.kl)} nats${point.score === null ? "" : `, ${plain(point.score)}`}`);
+  const said = known.map(
+    (point) =>
+      `${plainTidy(point.value)}: ${plain(point.kl)} nats${point.score === null ? "" : `, ${plain(point.score)}`}`,
+  );
   return el(
     "div",
     { class: "strength-chart" },
-    el("ul", { class: "chart-key" }, el("li", {}, "KL, nats a token"), ...(worth.length ? [el("li", { class: "reward" }, reward)] : [])),
+    el(
+      "ul",
+      { class: "chart-key" },
+      el("li", {}, "KL, nats a token"),
+      ...(worth.length ? [el("li", { class: "reward" }, reward)] : []),
+    ),
     svg(
       "svg",
       { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `By ${knob}: ${said.join("; ")}` },
       ...[0, 1].flatMap((share) => [
         svg("line", { class: "grid", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(share), y2: y(share) }),
         svg("text", { x: EDGE.left - 6, y: y(share) + 4, "text-anchor": "end" }, plain(most * share)),
-        ...(worth.length ? [svg("text", { x: WIDTH - EDGE.right + 6, y: y(share) + 4 }, plain(share ? high : low))] : []),
+        ...(worth.length
+          ? [svg("text", { x: WIDTH - EDGE.right + 6, y: y(share) + 4 }, plain(share ? high : low))]
+          : []),
       ]),
       ...line(cost, "kl"),
       ...(worth.length ? line(worth, "reward steered") : []),
@@ -42,7 +52,10 @@ export function strengthChart(points, knob, reward) {
 }
 
 const line = (points, kind) => [
-  svg("path", { class: kind, d: points.map(([px, py], place) => `${place ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("") }),
+  svg("path", {
+    class: kind,
+    d: points.map(([px, py], place) => `${place ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join(""),
+  }),
   ...points.map(([cx, cy]) => svg("circle", { class: kind, cx, cy, r: 3 })),
 ];
 

@@ -61,7 +61,9 @@ export function createTokenLine({ label, coloured, show = null }) {
       let end = 0;
       if (ended && tokens.at(-1)?.token === "") {
         items.at(-1).setAttribute("data-end", "");
-        items.at(-1).setAttribute("aria-label", spoken({ ...tokens.at(-1), token: "end of the answer" }, liftOf(tokens.at(-1))));
+        items
+          .at(-1)
+          .setAttribute("aria-label", spoken({ ...tokens.at(-1), token: "end of the answer" }, liftOf(tokens.at(-1))));
       }
       tokens.forEach((token, place) => {
         end += token.token.length;
@@ -101,6 +103,7 @@ function optionOf(token, coloured, first) {
 }
 
 function spoken(token, lift) {
-  const word = token.token.trim() || (token.token.includes("\n") ? "line end" : token.token ? "space" : "part of a character");
+  const word =
+    token.token.trim() || (token.token.includes("\n") ? "line end" : token.token ? "space" : "part of a character");
   return `${word}: ${percent(token.logprob)}, base ${percent(token.reference_logprob)}, ${signed(lift, 1)} nats`;
 }

@@ -12,7 +12,11 @@ export function drawTree(found, show) {
   const buttons = boxes.map((box) => buttonOf(box));
   const width = Math.max(...boxes.map((box) => box.left)) + BOX.width + 16;
   const height = Math.max(...boxes.map((box) => box.top)) + BOX.down;
-  const board = el("div", { class: "board", role: "group", "aria-label": "Tree of the search; arrow keys move along it" });
+  const board = el("div", {
+    class: "board",
+    role: "group",
+    "aria-label": "Tree of the search; arrow keys move along it",
+  });
   board.style.width = `${width}px`;
   board.style.height = `${height}px`;
   board.append(linesOf(boxes, width, height), ...headsOf(boxes), ...buttons);

@@ -11,7 +11,8 @@ export function toYaml(mapping) {
 function entry(name, value) {
   if (!isMapping(value)) return `${name}: ${inline(value)}`;
   const parts = Object.entries(value);
-  if (parts.every(([, each]) => !isMapping(each)) && !["models", "vectors"].includes(name)) return `${name}: ${inline(value)}`;
+  if (parts.every(([, each]) => !isMapping(each)) && !["models", "vectors"].includes(name))
+    return `${name}: ${inline(value)}`;
   return [`${name}:`, ...parts.map(([key, each]) => `  ${scalar(key)}: ${inline(each)}`)].join("\n");
 }
 
@@ -25,7 +26,8 @@ function inline(value) {
 const isMapping = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 function scalar(value) {
-  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(value).replace(/e/, "e+").replace("e+-", "e-");
+  if (typeof value === "number")
+    return Number.isInteger(value) ? String(value) : String(value).replace(/e/, "e+").replace("e+-", "e-");
   if (typeof value === "boolean") return String(value);
   const safe = /^[A-Za-z_][\w./-]*$/.test(value) && !/^(true|false|yes|no|on|off|null|y|n)$/i.test(value);
   return safe ? value : quoted(value);
@@ -33,5 +35,8 @@ function scalar(value) {
 
 /** In double quotes, as JSON writes it, with what YAML takes for a line end escaped as well. */
 function quoted(value) {
-  return JSON.stringify(value).replace(/[\u007f-\u00a0\u2028\u2029\ufeff]/g, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return JSON.stringify(value).replace(
+    /[\u007f-\u00a0\u2028\u2029\ufeff]/g,
+    (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
