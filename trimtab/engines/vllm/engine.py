@@ -20,6 +20,7 @@ from trimtab.decoding.request import Request, Row, Settings
 from trimtab.decoding.sampling import seed_of
 from trimtab.engines.abilities import VLLM, Abilities
 from trimtab.engines.base import AS_REFERENCE, REFERENCE, Update, before_stops
+from trimtab.engines.vllm.adapters import Adapters
 from trimtab.engines.vllm.launch import engine_arguments
 from trimtab.engines.vllm.layout import Layout, lay_out
 from trimtab.engines.vllm.mixes import Mixes
@@ -49,6 +50,7 @@ class _Asked:
     request: Request
     settings: Settings
     streamed: bool
+    adapter: int | None
 
 
 class VLLMEngine:
@@ -95,12 +97,13 @@ class VLLMEngine:
         self._view = _view(layout)
         self._room = tempfile.TemporaryDirectory(prefix="trimtab-mixes-")
         vectors = layout.vectors
-        self._mixes = None if vectors is None else Mixes.load(vectors.folders, Path(self._room.name))
-        if metered and self._mixes is not None:
-            check_targets(self._mixes.targets)
+        mixes = None if vectors is None else Mixes.load(vectors.folders, Path(self._room.name))
+        if metered and mixes is not None:
+            check_targets(mixes.targets)
+        self._adapters = Adapters(mixes, layout.plan.models[0])
         os.environ[VARIABLE] = self._plan
         progress("starting vLLM")
-        told = engine_arguments(layout.plan, self._mixes, dtype=layout.dtype, cpu=on_cpu()) | dict(arguments or {})
+        told = engine_arguments(layout.plan, mixes, dtype=layout.dtype, cpu=on_cpu()) | dict(arguments or {})
         try:
             self._vllm = _start(told)
         except BaseException:
@@ -109,7 +112,6 @@ class VLLMEngine:
         self._open: dict[str, _Asked] = {}
         self._spellers: dict[str, Speller] = {}
         self._tickets = 0
-        self._adapters: dict[str, LoRARequest] = {}
         self._cancelled: list[Update] = []
 
     @property
@@ -161,7 +163,9 @@ class VLLMEngine:
                 _params(request, settings, number, extra, self.vocabulary),
                 lora_request=adapter,
             )
-            self._open[key] = _Asked(ticket, number, request, settings, stream)
+            self._open[key] = _Asked(
+                ticket, number, request, settings, stream, adapter.lora_int_id if adapter else None
+            )
         return ticket
 
     def cancel(self, ticket: int) -> None:
@@ -298,19 +302,8 @@ class VLLMEngine:
         return {} if self._layout.vectors is None else dict.fromkeys(self._layout.vectors.coefficients, 0.0)
 
     def _adapter(self, coefficients: Mapping[str, float]) -> LoRARequest | None:
-        """Return the LoRA of a request's coefficients, or None where the policy has no vectors.
-
-        Coefficients of 0 have one as well: for rows without, vLLM 0.32's CPU kernels read the last slot's.
-        """
-        if self._mixes is None:
-            return None
-        from vllm.lora.request import LoRARequest
-
-        name = self._mixes.name(coefficients)
-        if name not in self._adapters:
-            folder = self._mixes.write(coefficients, self._layout.plan.models[0])
-            self._adapters[name] = LoRARequest(name or "none", len(self._adapters) + 1, str(folder))
-        return self._adapters[name]
+        """Return the LoRA of a request's coefficients, or None where the policy has no vectors."""
+        return self._adapters.of(coefficients, {each.adapter for each in self._open.values() if each.adapter})
 
     def _update(self, output: RequestOutput) -> Update | None:
         """Tell what came of an answer: its end, or what it has so far where that is asked for."""
