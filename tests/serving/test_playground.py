@@ -304,7 +304,13 @@ def test_five_strengths_side_by_side(page, served):
     page.wait_for_function("() => document.querySelectorAll('.cell .figures dd').length === 10")
     costs = [float(cell.locator("dd").first.inner_text()) for cell in cells.all()]
     assert costs[0] == 0 and costs == sorted(costs) and costs[-1] > 0.1
+    alone = cells.nth(2).locator(".tokens").text_content()
     assert "strength" in page.locator(".overview svg").get_attribute("aria-label")
+    page.click("#tab-steer")
+    page.locator("#knob-strength").fill("1.5")
+    page.click("#run")
+    settle(page)
+    assert answer_of(page, "steered") == alone
 
 
 def test_exports_say_what_the_page_does(page, served):

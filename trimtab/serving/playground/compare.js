@@ -117,15 +117,13 @@ export function setUpCompare(store) {
     scoring = own;
     byId("compare-grid").setAttribute("aria-busy", "true");
     const ran = cells;
-    await Promise.all(
-      ran.map((cell) =>
-        cell.answer.start(
-          routeOf(state),
-          steeredRequest(state, { details: 0 }, { ...state.knobs, [state.compare.knob]: cell.value }),
-        ),
-      ),
-    );
-    if (own.signal.aborted) return;
+    // One after another: rows that share a batch are rounded differently, and each answer is to be the one that the
+    // same settings give alone.
+    for (const cell of ran) {
+      const knobs = { ...state.knobs, [state.compare.knob]: cell.value };
+      await cell.answer.start(routeOf(state), steeredRequest(state, { details: 0 }, knobs));
+      if (own.signal.aborted) return;
+    }
     byId("compare-grid").removeAttribute("aria-busy");
     announce(`${ran.length} answers are there to compare.`);
     await rate(ran, state, own.signal);
