@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -15,9 +15,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from trimtab.errors import TrimtabError
 from trimtab.serving.document import Handler, described
+from trimtab.serving.events import Events
 from trimtab.serving.guard import Guard
 from trimtab.serving.job import Job, as_text
 from trimtab.serving.keys import Keys
@@ -31,16 +33,18 @@ from trimtab.serving.questions import (
     TokenizeQuestion,
     explained,
 )
-from trimtab.serving.refusals import Refusal, TimeoutExceededError, plain
-from trimtab.serving.service import Progress, Service
-from trimtab.serving.streamed import DONE, GoneError, Streamed, event, while_there
+from trimtab.serving.refusals import Refusal, plain
+from trimtab.serving.service import Service
+from trimtab.serving.streamed import GoneError, Streamed, while_there
 
 _log = logging.getLogger("trimtab.serving")
 _Q = TypeVar("_Q", bound=BaseModel)
-_Asked = TypeVar("_Asked", CompletionQuestion, ChatQuestion)
 
 SEARCHES = ("chunk_beam", "blockwise", "best_of_n", "deal", "smc", "speculative_rejection")
 """Methods that the playground offers; each chooses among chunks."""
+
+SLOWEST = 30.0
+"""Seconds that a body may take to come."""
 
 
 def build_app(service: Service, *, keys: Keys, hosts: frozenset[str] | None, log_prompts: bool = False) -> Guard:
@@ -52,7 +56,9 @@ def build_app(service: Service, *, keys: Keys, hosts: frozenset[str] | None, log
         hosts: names that it answers to; None is any.
         log_prompts: whether prompts and answers are written into the log.
     """
-    app = FastAPI(title="trimtab", docs_url=None, redoc_url=None, lifespan=partial(_life, service))
+    app = FastAPI(
+        title="trimtab", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=partial(_life, service)
+    )
     routes = _Routes(service, log_prompts)
     described(app, routes.by_path())
     files = page_files()
@@ -60,8 +66,17 @@ def build_app(service: Service, *, keys: Keys, hosts: frozenset[str] | None, log
         app.add_api_route(path, partial(_file, files[path]), include_in_schema=False)
     app.add_exception_handler(TrimtabError, _refuse)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _broken)
     public = frozenset({"/health", *files})
-    return Guard(app, keys=keys, body_bytes=service.menu.limits.body_bytes, public=public, hosts=hosts)
+    return Guard(
+        app,
+        keys=keys,
+        body_bytes=service.menu.limits.body_bytes,
+        public=public,
+        hosts=hosts,
+        counted=service.metrics.answered,
+    )
 
 
 @asynccontextmanager
@@ -84,9 +99,24 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    names = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
+    names = {
+        404: "not_found",
+        405: "method_not_allowed",
+        408: "request_timeout",
+        413: "request_too_large",
+        415: "unsupported_media_type",
+    }
     headers = dict(error.headers or {})
     return _refused(plain(error.status_code, str(error.detail), names.get(error.status_code, "error"), headers))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """Say nothing of what broke; it goes on to the operator's log."""
+    return _refused(plain(500, "given: a request that broke the server\ntry: tell its operator", "server_error"))
 
 
 def _refused(refusal: Refusal) -> Response:
@@ -129,57 +159,23 @@ class _Routes:
         headers = _warnings(question)
         job = await self.service.job(question)
         note = partial(self._note, request, question, job, started)
-        if question.stream:
-            steps = self._steps(question, job, started)
-            first = await anext(steps)  # taken on, or refused with a status of its own
-            return Streamed(_after(first, steps), headers, lambda stayed: note(200 if stayed else 499))
         try:
-            chosen = await while_there(request.receive, self._in_time(self.service.answer(job)))
+            if question.stream:
+                events = Events(self.service, question, job, started)
+                pieces = events.written()
+                first = await while_there(request.receive, anext(pieces))  # taken on, or refused with its own status
+                return Streamed(_after(first, pieces), headers, lambda stayed: note(events.status if stayed else 499))
+            chosen = await while_there(request.receive, self.service.answer(job))
         except GoneError:
             note(499)
             return Response(status_code=499)
+        except TrimtabError as error:
+            note(Refusal.of(error).status)
+            raise
         shape = self.service.shape(question, job)
         reply = shape.whole(chosen, job.prompt_tokens, self.service.own(job))
         note(200, [each.text for each in chosen])
         return JSONResponse(reply, headers=headers)
-
-    async def _in_time(self, work: Awaitable[Any]) -> Any:
-        seconds = self.service.menu.limits.seconds
-        try:
-            async with asyncio.timeout(seconds):
-                return await work
-        except TimeoutError as error:
-            raise _late(seconds) from error
-
-    async def _steps(
-        self, question: CompletionQuestion | ChatQuestion, job: Job, started: float
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield the events of a stream; the first is empty, and comes once the engine has taken the job on."""
-        seconds = self.service.menu.limits.seconds
-        writer = _Writer(self.service, question, job, started)
-        opened = False
-        try:
-            async with asyncio.timeout(seconds):
-                follow = self.service.follow(job, stream=True)
-                try:
-                    async for progress in follow:
-                        if not opened:
-                            opened = True
-                            yield b""
-                        for piece in writer.events(progress):
-                            yield piece
-                finally:
-                    await follow.aclose()  # type: ignore[attr-defined]
-        except TimeoutError:
-            yield event(Refusal.of(_late(seconds)).to_dict())
-            return
-        except TrimtabError as error:
-            if not opened:
-                raise
-            yield event(Refusal.of(error).to_dict())
-            return
-        for piece in writer.end():
-            yield piece
 
     def _note(
         self,
@@ -229,9 +225,14 @@ class _Routes:
         """Cut a text, or a chat, into tokens."""
         question = await _body(request, TokenizeQuestion)
         menu = self.service.menu
-        text = question.prompt if question.messages is None else as_text(question.messages, menu.vocabulary)
-        tokens = await asyncio.to_thread(menu.vocabulary.encode, text or "")
-        strings = [menu.vocabulary.decode([token]) for token in tokens]
+        vocabulary = menu.vocabulary
+
+        def cut() -> tuple[list[int], list[str]]:
+            text = question.prompt if question.messages is None else as_text(question.messages, vocabulary)
+            tokens = vocabulary.encode(text or "")
+            return tokens, [vocabulary.decode([token]) for token in tokens]
+
+        tokens, strings = await asyncio.to_thread(cut)  # long texts take their time
         return {
             "count": len(tokens),
             "max_model_len": menu.context_length,
@@ -247,11 +248,14 @@ class _Routes:
             raise HTTPException(400, f"given: the token {wrong[0]}\nexpected: ids from 0 to {vocabulary.size - 1}")
         return {"prompt": await asyncio.to_thread(vocabulary.decode, question.tokens)}
 
-    async def score(self, request: Request) -> dict[str, Any]:
+    async def score(self, request: Request) -> Response:
         """Score answers by the reward that the operator has loaded."""
         question = await _body(request, ScoreQuestion)
-        scores = await self.service.scores(question.prompt, question.completions)
-        return {"reward": self.service.menu.reward, "scores": scores}
+        try:
+            scores = await while_there(request.receive, self.service.scores(question.prompt, question.completions))
+        except GoneError:
+            return Response(status_code=499)
+        return JSONResponse({"reward": self.service.menu.reward, "scores": scores})
 
     async def health(self) -> Response:
         """Say whether requests can be answered."""
@@ -261,39 +265,6 @@ class _Routes:
     async def metrics(self) -> Response:
         """Tell Prometheus."""
         return Response(self.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-class _Writer:
-    """Writes the events of one stream."""
-
-    def __init__(self, service: Service, question: CompletionQuestion | ChatQuestion, job: Job, started: float) -> None:
-        self._service, self._job, self._started = service, job, started
-        self._shape = service.shape(question, job)
-        self._counted = question.stream_options is not None and question.stream_options.include_usage
-        self._begun: set[int] = set()
-        self._tokens = 0
-
-    def events(self, progress: Progress) -> list[bytes]:
-        """Return the events that a piece of progress makes."""
-        if progress.index < 0:
-            return []
-        told = []
-        if progress.index not in self._begun:
-            if not self._begun:
-                self._service.metrics.first.observe(time.perf_counter() - self._started)
-            self._begun.add(progress.index)
-            told.append(self._shape.first(progress.index))
-        if progress.text or progress.pieces:
-            told.append(self._shape.piece(progress.index, progress.text, progress.pieces))
-        if progress.chosen is not None:
-            self._tokens += progress.chosen.tokens
-            told.append(self._shape.last(progress.chosen))
-        return [event(each) for each in told if each is not None]
-
-    def end(self) -> list[bytes]:
-        """Return the events at the end."""
-        counted = [event(self._shape.counted(self._job.prompt_tokens, self._tokens))] if self._counted else []
-        return [*counted, DONE]
 
 
 async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -314,7 +285,11 @@ async def _body(request: Request, kind: type[_Q]) -> _Q:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "expected: the header content-type: application/json")
-    content = await request.body()
+    try:
+        async with asyncio.timeout(SLOWEST):
+            content = await request.body()
+    except TimeoutError as error:
+        raise HTTPException(408, f"expected: the whole body within {SLOWEST:g} s") from error
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
@@ -325,11 +300,3 @@ def _warnings(question: Question) -> dict[str, str]:
     """Return the header that names fields which mean nothing here."""
     names = [name for name in question.ignored if name.isascii() and name.isprintable()]
     return {"x-trimtab-ignored": ", ".join(names)[:1000]} if question.ignored else {}
-
-
-def _late(seconds: float) -> TimeoutExceededError:
-    return TimeoutExceededError(
-        given=f"a request that took more than {seconds:g} s",
-        expected="an answer in that time",
-        hint="ask for fewer tokens, or when less is going on",
-    )

@@ -22,9 +22,6 @@ from trimtab.values.value import Chunk, Granularity, Value, ValueState
 
 _T = TypeVar("_T")
 
-_WAKE = 0.2
-"""Seconds between looks at whether a search is still wanted."""
-
 
 class StoppedError(RunError):
     """A search was stopped, since nobody waits for it any more."""
@@ -38,19 +35,11 @@ class EngineElsewhere:
         key: of the policy.
         abilities: of the engine.
         vocabulary: of the policy.
-        stopped: set when the search is to end.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        key: Hashable,
-        abilities: Abilities,
-        vocabulary: Vocabulary,
-        stopped: threading.Event,
-    ) -> None:
+    def __init__(self, runner: Runner, key: Hashable, abilities: Abilities, vocabulary: Vocabulary) -> None:
         self._runner, self._key, self._abilities, self._vocabulary = runner, key, abilities, vocabulary
-        self._stopped = stopped
+        self._stopped = threading.Event()
         self._sink = SyncSink()
         self._tickets: dict[int, Ticket] = {}
         self._missing = 0
@@ -76,6 +65,8 @@ class EngineElsewhere:
         ticket = self._runner.submit(self._key, request, settings, self._sink, stream=stream).result()
         self._tickets[ticket.number] = ticket
         self._missing += request.n
+        if self._stopped.is_set():  # meanwhile
+            self._runner.cancel(ticket)
         return ticket.number
 
     def cancel(self, ticket: int) -> None:
@@ -89,15 +80,25 @@ class EngineElsewhere:
         Raises:
             StoppedError: nobody waits for it any more.
         """
-        while (updates := self._sink.wait(_WAKE)) is None:
-            self._go_on()
+        updates = self._sink.wait()
         self._go_on()
         self._missing -= sum(update.answer is not None for update in updates)
         return [*updates]
 
+    def stop(self) -> None:
+        """End the search, from any thread: its answers are let go before the next step."""
+        self._stopped.set()
+        self._sink.fail(_stopped())
+        for ticket in [*self._tickets.values()]:
+            self._runner.cancel(ticket)
+
     def _go_on(self) -> None:
         if self._stopped.is_set():
-            raise StoppedError(given="a search that was stopped", expected="a client that waits", hint="ask again")
+            raise _stopped()
+
+
+def _stopped() -> StoppedError:
+    return StoppedError(given="a search that was stopped", expected="a client that waits", hint="ask again")
 
 
 @dataclass(frozen=True)

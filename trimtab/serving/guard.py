@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -45,13 +46,21 @@ class Guard:
         public: paths that need no key, whole.
         hosts: names that a ``Host`` header may have, without the port; None takes any. A server that only this machine
             reaches has no other names: a page from elsewhere that has its own name point here is turned away.
+        counted: told the path and the status of every answer.
     """
 
     def __init__(
-        self, app: App, *, keys: Keys, body_bytes: int, public: frozenset[str], hosts: frozenset[str] | None
+        self,
+        app: App,
+        *,
+        keys: Keys,
+        body_bytes: int,
+        public: frozenset[str],
+        hosts: frozenset[str] | None,
+        counted: Callable[[str, int], None],
     ) -> None:
         self._app, self._keys, self._bytes = app, keys, body_bytes
-        self._public, self._hosts = public, hosts
+        self._public, self._hosts, self._counted = public, hosts, counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection."""
@@ -61,7 +70,7 @@ class Guard:
         if scope["type"] != "http":  # websockets: there are none
             await send({"type": "websocket.close", "code": 1008})
             return
-        sender = _with_headers(send)
+        sender = _with_headers(send, partial(self._counted, scope["path"]))
         headers = {name.lower(): value for name, value in scope["headers"]}
         refusal = self._refusal(scope["path"], headers)
         if refusal is not None:
@@ -78,7 +87,7 @@ class Guard:
             message = "given: no key, or one that opens nothing here\ntry: send the header Authorization: Bearer KEY"
             return plain(401, message, "invalid_api_key", {"www-authenticate": "Bearer"})
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._bytes:
+        if not length.isdigit() or len(length) > 20 or int(length) > self._bytes:
             return self._too_large()
         return None
 
@@ -111,11 +120,12 @@ async def answer(send: Send, refusal: Refusal) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _with_headers(send: Send) -> Send:
-    """Add the headers of every answer."""
+def _with_headers(send: Send, counted: Callable[[int], None]) -> Send:
+    """Add the headers of every answer, and tell its status."""
 
     async def sender(message: Message) -> None:
         if message["type"] == "http.response.start":
+            counted(message["status"])
             added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
             message = {**message, "headers": [*message.get("headers", ()), *added]}
         await send(message)

@@ -14,7 +14,7 @@ from trimtab.decoding.sampling import Sampling
 from trimtab.decoding.search_plan import SearchPlan, build_shape
 from trimtab.decoding.shape import Shape
 from trimtab.engines.abilities import Abilities
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, ModelError
 from trimtab.policies.chat import Turn, chat_text
 from trimtab.policies.policy_file import Decoding
 from trimtab.policies.search_settings import SearchSettings
@@ -67,7 +67,6 @@ def job_of(question: CompletionQuestion | ChatQuestion, menu: Menu, abilities: A
 
     Raises:
         UsageError: it asks for what is not there, what cannot be, or more than is allowed.
-        ModelError: it is a chat, and the models have no chat format.
     """
     limits, steering = menu.limits, question.steering
     order = menu.order(question.model, steering.knobs, steering.policy)
@@ -112,11 +111,12 @@ def as_text(messages: Sequence[Message], vocabulary: Vocabulary) -> str:
     """Return a chat as the models read it.
 
     Raises:
-        ConfigError: their format takes no such order of roles.
-        ModelError: they have none.
+        ConfigError: they have no chat format, or it takes no such order of roles.
     """
     try:
         return chat_text(vocabulary, turns_of(messages))
+    except ModelError as error:  # the client's mistake here, and no failure of the server
+        raise ConfigError(error.given, error.expected, "POST /v1/completions continues a text") from error
     except jinja2.TemplateError as error:
         raise ConfigError(
             given=f"messages that the model's chat format refuses: {str(error)[:200]}",

@@ -78,9 +78,15 @@ class Keys:
 
 
 def _hash(text: str) -> bytes:
-    if text.startswith("sha256:") and re.fullmatch(r"sha256:[0-9a-fA-F]{64}", text):
+    if re.fullmatch(r"sha256:[0-9a-fA-F]{64}", text):
         return bytes.fromhex(text.removeprefix("sha256:"))
-    if len(text) < SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
+    if (
+        text.startswith("sha256:")
+        or len(text) < SHORTEST
+        or not text.isascii()
+        or not text.isprintable()
+        or " " in text
+    ):
         raise ConfigError(
             given=f"a key of {len(text)} characters",
             expected=f"at least {SHORTEST} printable ASCII characters without spaces, or sha256: and 64 hex digits",

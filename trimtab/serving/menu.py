@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from trimtab.assets.store import Progress, silent
@@ -79,6 +80,7 @@ class Menu:
     value: Value | None = None
     reward: str | None = None
     _parsed: OrderedDict[str, Policy] = field(default_factory=OrderedDict, repr=False)
+    _turn: Lock = field(default_factory=Lock, repr=False)
 
     @staticmethod
     def load(
@@ -183,9 +185,15 @@ class Menu:
                 expected=f"at most {self.limits.expression}",
                 hint="write it shorter",
             )
-        if expression in self._parsed:
+        with self._turn:  # requests are checked in several threads
+            if expression not in self._parsed:
+                self._parsed[expression] = self._read(expression)
             self._parsed.move_to_end(expression)
+            if len(self._parsed) > self.limits.policies:
+                self._parsed.popitem(last=False)
             return self._parsed[expression]
+
+    def _read(self, expression: str) -> Policy:
         policy = parse(expression, self.models, self.file.declared_knobs(), self.vectors)
         leaves = every_leaf([policy, policy.reference])
         if len(leaves) > self.limits.leaves:
@@ -194,9 +202,6 @@ class Menu:
                 expected=f"at most {self.limits.leaves}; each mix of vectors counts as one",
                 hint="use fewer",
             )
-        self._parsed[expression] = policy
-        if len(self._parsed) > self.limits.policies:
-            self._parsed.popitem(last=False)
         return policy
 
     def scorer(self, value: str | None) -> Value:

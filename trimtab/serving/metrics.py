@@ -6,6 +6,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from trimtab.serving.runner import Runner
 
+ROUTES = (
+    *("/", "/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/policies", "/v1/score"),
+    *("/tokenize", "/detokenize", "/health", "/metrics"),
+)
+"""Paths that are counted one by one."""
+
+MODEL = "/v1/models/"
+"""What the paths of single models begin with."""
+
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -39,6 +48,11 @@ class Metrics:
         open_.set_function(lambda: runner.open)
         steps = Gauge("trimtab_steps", "Steps of all engines so far.", registry=self._registry)
         steps.set_function(lambda: runner.steps)
+
+    def answered(self, path: str, status: int) -> None:
+        """Count a request; whatever is no route of ours counts as one, so that strangers make no new series."""
+        route = path if path in ROUTES else MODEL if path.startswith(MODEL) else "other"
+        self.requests.labels(route, str(status)).inc()
 
     def text(self) -> bytes:
         """Return all of them as ``/metrics`` has them."""

@@ -19,6 +19,15 @@ class TimeoutExceededError(RunError):
     """A request took longer than it may."""
 
 
+def late(seconds: float) -> TimeoutExceededError:
+    """Return what is said of a request that took longer than it may."""
+    return TimeoutExceededError(
+        given=f"a request that took more than {seconds:g} s",
+        expected="an answer in that time",
+        hint="ask for fewer tokens, or when less is going on",
+    )
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An answer that is an error.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from trimtab.decoding.answer import FinishReason
 from trimtab.decoding.hunt import Found
 from trimtab.policies.vocabulary import Vocabulary
+from trimtab.serving.numbers import finite, told
 from trimtab.serving.spelled import Piece, piece_to_dict
 
 Kind = Literal["completion", "chat"]
@@ -124,13 +124,13 @@ class Shape:
         return {"delta": {"content": text} if finish is None else {}, **part}
 
     def _own(self, chosen: Chosen, *, tokens: bool) -> dict[str, Any]:
-        own: dict[str, Any] = {"kl": chosen.kl}
+        own: dict[str, Any] = {"kl": finite(chosen.kl)}
         if self.details and tokens:
             own["tokens"] = [piece_to_dict(each, self.vocabulary) for each in chosen.pieces]
         if chosen.score is not None:
-            own["score"] = chosen.score if math.isfinite(chosen.score) else None
+            own["score"] = finite(chosen.score)
         if chosen.found is not None:
-            own["found"] = chosen.found
+            own["found"] = finite(chosen.found)
         return own
 
     def _log_probs(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any] | None:
@@ -146,7 +146,7 @@ class Shape:
         self._offsets[index] = offsets.pop()
         return {
             "tokens": [each.text for each in pieces],
-            "token_logprobs": [each.log_prob for each in pieces],
+            "token_logprobs": [told(each.log_prob) for each in pieces],
             "top_logprobs": [dict(self._likely(each)) for each in pieces] if self.alternatives else None,
             "text_offset": offsets,
         }
@@ -157,7 +157,7 @@ class Shape:
 
     def _likely(self, piece: Piece) -> list[tuple[str, float]]:
         choices = () if piece.detail is None else piece.detail.alternatives[: self.alternatives]
-        return [(self.vocabulary.decode([each.token]), each.log_prob) for each in choices]
+        return [(self.vocabulary.decode([each.token]), told(each.log_prob)) for each in choices]
 
 
 def usage(prompt_tokens: int, tokens: int) -> dict[str, int]:
@@ -171,4 +171,4 @@ def best_of(found: Found) -> float:
 
 
 def _told(text: str, log_prob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": log_prob, "bytes": list(text.encode("utf-8", "surrogatepass"))}
+    return {"token": text, "logprob": told(log_prob), "bytes": list(text.encode("utf-8", "surrogatepass"))}

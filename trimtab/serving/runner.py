@@ -56,6 +56,8 @@ class Runner:
         self._engines: OrderedDict[Hashable, _Running] = OrderedDict()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trimtab-engines", daemon=True)
+        self._door = threading.Lock()
+        self._closed = False
         self.open = 0
         """Answers that run or wait."""
         self.steps = 0
@@ -73,8 +75,10 @@ class Runner:
         self._thread.start()
 
     def close(self) -> None:
-        """Let everything go that runs, and end the thread."""
-        self._commands.put(None)
+        """Let everything go that runs, and end the thread; whatever is asked for later is refused."""
+        with self._door:
+            self._closed = True
+            self._commands.put(None)
         self._thread.join()
 
     def call(self, job: Callable[[], _T]) -> Future[_T]:
@@ -96,7 +100,11 @@ class Runner:
             except BaseException as error:  # whoever waits for it gets it
                 done.set_exception(error)
 
-        self._commands.put(command)
+        with self._door:  # nobody waits for a thread that has ended
+            if self._closed:
+                done.set_exception(_ending())
+            else:
+                self._commands.put(command)
         return done
 
     def submit(
@@ -138,7 +146,7 @@ class Runner:
             except queue.Empty:
                 return True
             if command is None:
-                self._let_go(RunError(given="a server that ends", expected="one that runs", hint="ask again later"))
+                self._let_go(_ending())
                 return False
             command()
             wait = False
@@ -147,6 +155,7 @@ class Runner:
         for running in self._engines.values():
             for number, sink in [*running.sinks.items()]:
                 running.engine.cancel(number)
+                self._forget(running, number)
                 sink.fail(error)
 
     def _submit(self, key: Hashable, request: Request, settings: Settings, sink: Sink, stream: bool) -> Ticket:
@@ -228,3 +237,7 @@ class Runner:
             self._forget(running, number)
         for key in [key for key, each in self._engines.items() if each is running]:
             del self._engines[key]
+
+
+def _ending() -> BusyError:
+    return BusyError(given="a server that ends", expected="one that runs", hint="ask again later")

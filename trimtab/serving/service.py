@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +27,12 @@ from trimtab.serving.job import Job, job_of
 from trimtab.serving.menu import Menu
 from trimtab.serving.metrics import Metrics
 from trimtab.serving.questions import ChatQuestion, CompletionQuestion
-from trimtab.serving.refusals import NotFoundError
+from trimtab.serving.refusals import NotFoundError, late
 from trimtab.serving.replies import Chosen, Shape, best_of
 from trimtab.serving.runner import Runner, Ticket
 from trimtab.serving.sink import AsyncSink
 from trimtab.serving.spelled import Growing, Piece
+from trimtab.serving.streamed import in_time
 
 _log = logging.getLogger("trimtab.serving")
 
@@ -73,6 +73,11 @@ class Service:
         self._searchers = ThreadPoolExecutor(menu.limits.searches, "trimtab-search")
         self._searching = 0
 
+    @property
+    def seconds(self) -> float:
+        """What a request may take, waiting included."""
+        return self.menu.limits.seconds
+
     def close(self) -> None:
         """End everything."""
         self.runner.close()
@@ -106,23 +111,24 @@ class Service:
         """Return all answers to a job.
 
         Raises:
-            TrimtabError: the engine cannot take it on, or an answer broke.
+            TrimtabError: the engine cannot take it on, an answer broke, or it took too long.
         """
         found: dict[int, Chosen] = {}
-        async for progress in self.follow(job, stream=False):
+        async for progress in in_time(self.follow(job, stream=False), self.seconds):
             if progress.chosen is not None:
                 found[progress.index] = progress.chosen
         return [found[index] for index in sorted(found)]
 
-    async def follow(self, job: Job, *, stream: bool) -> AsyncIterator[Progress]:
+    async def follow(self, job: Job, *, stream: bool) -> AsyncGenerator[Progress, None]:
         """Yield what comes of a job; the first thing is yielded once the engine has taken it on.
 
         Whoever stops listening closes the iterator, which lets the answers go before the next step.
         """
         self.metrics.prompt_tokens.inc(job.prompt_tokens)
         if job.plan is not None:
-            async for progress in self._searched(job, job.plan):
-                yield progress
+            async with aclosing(self._searched(job, job.plan)) as searched:
+                async for progress in searched:
+                    yield progress
             return
         told = job.alternatives is not None or job.details is not None
         growing = [Growing(self.menu.vocabulary, told) for _ in range(job.answers)]
@@ -172,7 +178,7 @@ class Service:
         kl = answer.mean_kl if answer.kl else None
         return Chosen(index, answer.text, answer.finish_reason, pieces, kl, len(answer.token_ids))
 
-    async def _searched(self, job: Job, plan: SearchPlan) -> AsyncIterator[Progress]:
+    async def _searched(self, job: Job, plan: SearchPlan) -> AsyncGenerator[Progress, None]:
         """Search in another thread, whose work the engines' thread does."""
         if self._searching >= self.menu.limits.searches:
             raise BusyError(
@@ -180,9 +186,8 @@ class Service:
                 expected=f"at most {self.menu.limits.searches} at a time",
                 hint="try again later",
             )
-        stopped = threading.Event()
         vocabulary = self.menu.vocabulary
-        engine = EngineElsewhere(self.runner, self._key(job), self.abilities, vocabulary, stopped)
+        engine = EngineElsewhere(self.runner, self._key(job), self.abilities, vocabulary)
         there = SearchPlan(ValueElsewhere(plan.value, self.runner), plan.shape)
         self._searching += 1
 
@@ -198,7 +203,7 @@ class Service:
                 yield Progress(index, chosen.text, chosen.pieces, None)
                 yield Progress(index, "", (), chosen)
         finally:
-            stopped.set()
+            engine.stop()
             self._searching -= 1
 
     def _found(self, job: Job, index: int, found: Found) -> Chosen:
@@ -220,4 +225,8 @@ class Service:
         if reward is None:
             raise NotFoundError(given="a score", expected="a server with a reward", hint="serve with --reward NAME")
         job = self.runner.call(lambda: score(reward, [prompt] * len(completions), completions))
-        return await asyncio.wrap_future(job)
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await asyncio.wrap_future(job)
+        except TimeoutError as error:
+            raise late(self.seconds) from error

@@ -37,7 +37,7 @@ class AsyncSink:
     def __init__(self, answers: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
-        self._latest: dict[int, Update] = {}
+        self._latest: dict[tuple[int, int], Update] = {}
         self._open = answers
         self._error: TrimtabError | None = None
 
@@ -67,7 +67,7 @@ class AsyncSink:
     def _take(self, updates: Sequence[Update]) -> None:
         for update in updates:
             self._open -= update.answer is not None
-            self._latest[update.number] = update
+            self._latest[update.ticket, update.number] = update
         self._ready.set()
 
     def _break(self, error: TrimtabError) -> None:
@@ -89,16 +89,13 @@ class SyncSink:
         """Take an error, in the engines' thread."""
         self._queue.put(error)
 
-    def wait(self, seconds: float) -> Sequence[Update] | None:
-        """Return the next updates, or None where there were none for so long.
+    def wait(self) -> Sequence[Update]:
+        """Return the next updates, once there are some.
 
         Raises:
-            TrimtabError: the engine broke.
+            TrimtabError: the engine broke, or nobody wants them any more.
         """
-        try:
-            found = self._queue.get(timeout=seconds)
-        except queue.Empty:
-            return None
+        found = self._queue.get()
         if isinstance(found, TrimtabError):
             raise found
         return found

@@ -10,6 +10,7 @@ from trimtab.decoding.detail import Choice, Detail
 from trimtab.engines.base import Update
 from trimtab.policies.speller import Speller
 from trimtab.policies.vocabulary import Vocabulary
+from trimtab.serving.numbers import finite
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def written_of(update: Update) -> Written:
 
 
 def piece_to_dict(piece: Piece, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return a token with all that is known of it, as ``trimtab.tokens`` has it."""
+    """Return a token with all that is known of it, as ``trimtab.tokens`` has it; null where a number is infinite."""
     told: dict[str, Any] = {
         "token": piece.text,
         "id": piece.token,
@@ -95,7 +96,7 @@ def piece_to_dict(piece: Piece, vocabulary: Vocabulary) -> dict[str, Any]:
     if piece.detail is not None:
         told["factors"] = dict(piece.detail.chosen.factors)
         told["alternatives"] = [_choice(choice, vocabulary) for choice in piece.detail.alternatives]
-    return told
+    return {name: finite(each) for name, each in told.items()}
 
 
 def _choice(choice: Choice, vocabulary: Vocabulary) -> dict[str, Any]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 
 from trimtab.serving.guard import Receive, Scope, Send
+from trimtab.serving.refusals import late
 
 _T = TypeVar("_T")
 
 DONE = b"data: [DONE]\n\n"
 """What ends a stream, as OpenAI has it."""
+
+STALL = 60.0
+"""Seconds after which a client that takes nothing of a stream counts as gone."""
 
 
 class GoneError(Exception):
@@ -64,8 +69,37 @@ class Streamed(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            try:
+                async with asyncio.timeout(STALL):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TimeoutError as error:
+                raise GoneError from error
         await send({"type": "http.response.body", "body": b""})
+
+
+async def in_time(pieces: AsyncGenerator[_T, None], seconds: float) -> AsyncGenerator[_T, None]:
+    """Yield what a generator yields, while there is time; it is closed in any case.
+
+    The time runs on while whoever listens is busy with a piece, and is up when the next one is waited for.
+
+    Args:
+        pieces: yields.
+        seconds: for all pieces together.
+
+    Raises:
+        TimeoutExceededError: it took longer.
+    """
+    deadline = asyncio.get_running_loop().time() + seconds
+    async with aclosing(pieces):
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):  # within one turn: the next may be another task's
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise late(seconds) from error
+            yield piece
 
 
 async def while_there(receive: Callable[[], Awaitable[Any]], work: Awaitable[_T]) -> _T:
