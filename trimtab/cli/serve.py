@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,13 +66,14 @@ def serve(  # noqa: PLR0913 -- one parameter an option
     file = file.model_validate(file.model_copy(update={"knobs": {**file.knobs, **changed}}).model_dump())
     named = name or (Path(policy).stem if asked.file is not None else "policy")
     scorer = None if reward is None else load_reward(reward, progress=talk.note)
-    if engine == "vllm":
-        service = vllm_service(named, file, limits, scorer, progress=talk.note)
-    else:
-        folders = {each: load_vector(folder, label=each) for each, folder in file.vectors.items()}
-        menu = Menu.load(named, file, asked.lm, limits, vectors=folders, progress=talk.note)
-        service = local_service(menu, scorer)
-    service.menu.reward = reward
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    talk.note(f"{named} at http://{host}:{port}  (playground at /, {'keys' if opened else 'no key needed'})")
-    run(build_app(service, keys=opened, hosts=hosts, log_prompts=log_prompts), host, port)
+    with ExitStack() as ending:
+        if engine == "vllm":
+            service = ending.enter_context(vllm_service(named, file, limits, scorer, progress=talk.note))
+        else:
+            folders = {each: load_vector(folder, label=each) for each, folder in file.vectors.items()}
+            menu = Menu.load(named, file, asked.lm, limits, vectors=folders, progress=talk.note)
+            service = local_service(menu, scorer)
+        service.menu.reward = reward
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        talk.note(f"{named} at http://{host}:{port}  (playground at /, {'keys' if opened else 'no key needed'})")
+        run(build_app(service, keys=opened, hosts=hosts, log_prompts=log_prompts), host, port)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import signal
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -82,10 +85,11 @@ def local_service(menu: Menu, reward: Reward | None = None, *, metered: bool = T
     return Service(menu, runner, LOCAL, lambda job: job.order.policy, reward)
 
 
+@contextmanager
 def vllm_service(
     name: str, file: PolicyFile, limits: Limits, reward: Reward | None = None, *, progress: Progress = silent
-) -> Service:
-    """Return a service on vLLM, which runs the policy of the file and its base.
+) -> Iterator[Service]:
+    """Yield a service on vLLM, which runs the policy of the file and its base; vLLM ends with it.
 
     Args:
         name: of the policy, as clients call it.
@@ -106,7 +110,10 @@ def vllm_service(
     menu = Menu(name, file, file.sketch(), {}, {}, limits, engine.vocabulary, longest)
     once = _Once(engine)
     runner = Runner(once, most=1, answers=limits.rows + limits.waiting)
-    return Service(menu, runner, VLLM, lambda job: "vllm", reward)
+    try:
+        yield Service(menu, runner, VLLM, lambda job: "vllm", reward)
+    finally:
+        engine.close()
 
 
 class _Once:
@@ -126,6 +133,7 @@ def run(app: Guard, host: str, port: int) -> None:
     """Serve until SIGTERM or Ctrl-C; running requests finish first."""
     logging.getLogger("trimtab.serving").setLevel(logging.INFO)
     sys.setswitchinterval(SWITCH)
+    signal.signal(signal.SIGTERM, _ended)
     uvicorn.run(
         app,
         host=host,
@@ -137,6 +145,10 @@ def run(app: Guard, host: str, port: int) -> None:
         ws="none",
         timeout_graceful_shutdown=DRAIN,
     )
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    """Do nothing: uvicorn sends itself the signal again after the last request, and that is no failure."""
 
 
 def _is_loopback(host: str) -> bool:
