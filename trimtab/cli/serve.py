@@ -45,7 +45,7 @@ def serve(  # noqa: PLR0913 -- one parameter an option
     from trimtab.serving.keys import VARIABLE, Keys
     from trimtab.serving.limits import Limits
     from trimtab.serving.menu import Menu
-    from trimtab.serving.serve import check_address, local_service, run, vllm_service
+    from trimtab.serving.serve import aside, check_address, local_service, run, vllm_service
 
     talk = Talk(False, quiet)
     values = knob_values(knob or [])
@@ -65,13 +65,13 @@ def serve(  # noqa: PLR0913 -- one parameter an option
     changed = {each: file.knobs[each].model_copy(update={"default": value}) for each, value in values.items()}
     file = file.model_validate(file.model_copy(update={"knobs": {**file.knobs, **changed}}).model_dump())
     named = name or (Path(policy).stem if asked.file is not None else "policy")
-    scorer = None if reward is None else load_reward(reward, progress=talk.note)
+    scorer = None if reward is None else aside(lambda: load_reward(reward, progress=talk.note))
     with ExitStack() as ending:
         if engine == "vllm":
             service = ending.enter_context(vllm_service(named, file, limits, scorer, progress=talk.note))
         else:
             folders = {each: load_vector(folder, label=each) for each, folder in file.vectors.items()}
-            menu = Menu.load(named, file, asked.lm, limits, vectors=folders, progress=talk.note)
+            menu = aside(lambda: Menu.load(named, file, asked.lm, limits, vectors=folders, progress=talk.note))
             service = local_service(menu, scorer)
         service.menu.reward = reward
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
