@@ -98,7 +98,9 @@ def living(file=FILE, models=MODELS, *, keys=(), hosts=None, reward=None, log_pr
     menu.reward = None if reward is None else reward.name
     service = local_service(menu, reward)
     app = build_app(service, keys=Keys.of(keys), hosts=hosts, log_prompts=log_prompts)
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, port=0, log_config=None, access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -123,6 +125,13 @@ def live():
 def slow_live():
     """Return a server whose answers take seconds."""
     with living(models=SLOW) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def locked():
+    """Return a server with a key."""
+    with living(keys=["correct-horse-battery"], body_bytes=2000) as made:
         yield made
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -163,8 +163,8 @@ class _Routes:
             if question.stream:
                 events = Events(self.service, question, job, started)
                 pieces = events.written()
-                first = await while_there(request.receive, anext(pieces))  # taken on, or refused with its own status
-                return Streamed(_after(first, pieces), headers, lambda stayed: note(events.status if stayed else 499))
+                await while_there(request.receive, anext(pieces))  # taken on, or refused with a status of its own
+                return Streamed(pieces, headers, lambda stayed: note(events.status if stayed else 499))
             chosen = await while_there(request.receive, self.service.answer(job))
         except GoneError:
             note(499)
@@ -265,17 +265,6 @@ class _Routes:
     async def metrics(self) -> Response:
         """Tell Prometheus."""
         return Response(self.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Yield the first piece again, then the others; closing it closes them."""
-    try:
-        if first:
-            yield first
-        async for piece in rest:
-            yield piece
-    finally:
-        await rest.aclose()
 
 
 async def _body(request: Request, kind: type[_Q]) -> _Q:

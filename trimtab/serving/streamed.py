@@ -41,7 +41,8 @@ class Streamed(Response):
     """Sends what a generator yields, and closes the generator when the client goes away.
 
     Args:
-        pieces: bytes of events; it says itself, as an event, what breaks it.
+        pieces: bytes of events, already begun, since only what has begun can let go of what it holds; it says itself,
+            as an event, what breaks it.
         headers: that go with them.
         ended: called with whether the client stayed to the end.
     """
