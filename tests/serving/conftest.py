@@ -93,7 +93,7 @@ class Live:
 
 
 @contextlib.contextmanager
-def living(file=FILE, models=MODELS, *, keys=(), hosts=None, reward=None, log_prompts=False, **limits):
+def _living(file=FILE, models=MODELS, *, keys=(), hosts=None, reward=None, log_prompts=False, **limits):
     menu = Menu.load("kind", PolicyFile.model_validate(file), lambda name: models[name], Limits(**limits), vectors={})
     menu.reward = None if reward is None else reward.name
     service = local_service(menu, reward)
@@ -117,21 +117,21 @@ def living(file=FILE, models=MODELS, *, keys=(), hosts=None, reward=None, log_pr
 @pytest.fixture(scope="session")
 def live():
     """Return a server that stays as it is; tests leave nothing open."""
-    with living(reward=None) as made:
+    with _living(reward=None) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def slow_live():
     """Return a server whose answers take seconds."""
-    with living(models=SLOW) as made:
+    with _living(models=SLOW) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def locked():
     """Return a server with a key."""
-    with living(keys=["correct-horse-battery"], body_bytes=2000) as made:
+    with _living(keys=["correct-horse-battery"], body_bytes=2000) as made:
         yield made
 
 
@@ -139,7 +139,13 @@ def locked():
 def serve():
     """Return a function that starts a server of its own."""
     with contextlib.ExitStack() as stack:
-        yield lambda *given, **options: stack.enter_context(living(*given, **options))
+        yield lambda *given, **options: stack.enter_context(_living(*given, **options))
+
+
+@pytest.fixture(scope="session")
+def living():
+    """Return what starts and stops a server."""
+    return _living
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
@@ -174,7 +175,8 @@ class Service:
 
     def _chosen(self, index: int, answer: Answer, pieces: Sequence[Piece]) -> Chosen:
         self.metrics.tokens.inc(len(answer.token_ids))
-        self.metrics.kl.inc(max(0.0, sum(answer.kl)))
+        spent = sum(answer.kl)
+        self.metrics.kl.inc(max(0.0, spent) if math.isfinite(spent) else 0.0)  # a sum never comes back from infinity
         kl = answer.mean_kl if answer.kl else None
         return Chosen(index, answer.text, answer.finish_reason, pieces, kl, len(answer.token_ids))
 
