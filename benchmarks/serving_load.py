@@ -72,19 +72,24 @@ async def ask(port, body):
     status = int((await reader.readline()).split()[1])
     while (await reader.readline()) not in (b"\r\n", b""):
         pass
-    tokens, text, first, ended = [], "", None, False
-    while line := await reader.readline():  # sizes of chunks and their ends are lines that begin otherwise
-        if not line.startswith(b"data: "):
-            continue
-        if line.startswith(b"data: [DONE]"):
-            ended = True
-            break
-        choice = json.loads(line[6:])["choices"][0]
+    pieces, first = [], None
+    while piece := await reader.read(2**16):
         first = first or time.perf_counter() - started
-        tokens += [each["id"] for each in choice.get("trimtab", {}).get("tokens", ())]
-        text += choice["text"]
+        pieces.append(piece)
     writer.close()
-    return {"status": status, "tokens": tokens, "text": text, "first": first, "ended": ended}
+    return {"status": status, "events": b"".join(pieces), "first": first}
+
+
+def read(got):
+    """Return the token ids of an answer, its text, and whether it came to its end."""
+    tokens, text, ended = [], "", False
+    for line in got["events"].splitlines():  # sizes of chunks are lines that begin otherwise
+        if line.startswith(b"data: {"):
+            choice = json.loads(line[6:])["choices"][0]
+            tokens += [each["id"] for each in choice.get("trimtab", {}).get("tokens", ())]
+            text += choice["text"]
+        ended = ended or line.startswith(b"data: [DONE]")
+    return tokens, text, ended and got["status"] == 200
 
 
 def direct(policy, wanted, rows):
@@ -113,8 +118,9 @@ async def through(port, wanted):
     started = time.perf_counter()
     found = await asyncio.gather(*[ask(port, each) for each in wanted])
     seconds = time.perf_counter() - started
-    assert all(each["status"] == 200 and each["ended"] for each in found)
-    return sum(len(each["tokens"]) for each in found) / seconds, [each["first"] for each in found]
+    told = [read(each) for each in found]
+    assert all(ended for _, _, ended in told)
+    return sum(len(tokens) for tokens, _, _ in told) / seconds, [each["first"] for each in found]
 
 
 async def soak(port, wanted, alone, streams, seconds, process):
@@ -125,12 +131,12 @@ async def soak(port, wanted, alone, streams, seconds, process):
     async def client():
         while time.monotonic() < until:
             number = draw.randrange(len(wanted))
-            got = await ask(port, wanted[number])
+            tokens, text, ended = read(await ask(port, wanted[number]))
             told["requests"] += 1
-            told["tokens"] += len(got["tokens"])
-            told["lost or broken"] += got["status"] != 200 or not got["ended"]
-            told["other tokens than alone"] += got["tokens"] != alone[number]["tokens"]
-            told["other text than alone"] += got["text"] != alone[number]["text"]
+            told["tokens"] += len(tokens)
+            told["lost or broken"] += not ended
+            told["other tokens than alone"] += tokens != alone[number][0]
+            told["other text than alone"] += text != alone[number][1]
 
     async def watch():
         while time.monotonic() < until:
@@ -209,12 +215,12 @@ def main():
                     "first token, s, median": round(statistics.median(firsts), 3),
                     "first token, s, most": round(max(firsts), 3),
                 }
-            alone = [asyncio.run(ask(port, each)) for each in wanted]
+            alone = [read(asyncio.run(ask(port, each))) for each in wanted]
             told["soak"] = asyncio.run(
                 soak(port, wanted, alone, options.streams, 60 * options.minutes, psutil.Process(server.pid))
             )
             told["overfull"] = asyncio.run(overfill(port, wanted, options.rows + waiting + 20))
-            told["after it"] = asyncio.run(ask(port, wanted[0]))["tokens"] == alone[0]["tokens"]
+            told["right after it"] = read(asyncio.run(ask(port, wanted[0]))) == alone[0]
         finally:
             server.terminate()
             told["exit code"] = server.wait(90)

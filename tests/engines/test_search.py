@@ -27,6 +27,7 @@ from trimtab.engines import LOCAL, REMOTE_TEXT, LocalEngine, Update, search
 from trimtab.errors import ConfigError, EndpointError, PolicyError, PromptError, RewardError
 from trimtab.policies.knob import Knob
 from trimtab.policies.toy import Table
+from trimtab.policies.view import View
 from trimtab.testing import tiny_lm
 from trimtab.values import LogRatio, RewardValue
 
@@ -132,6 +133,18 @@ def test_on_a_transformer_scores_are_those_of_whole_answers():
             ratio = tuned.log_probs("t1 t2", " " + answer.text) - untuned.log_probs("t1 t2", " " + answer.text)
             assert score == pytest.approx(float(ratio.sum()), abs=1e-4)
     assert len(found.best.kl) == len(found.best.token_ids)
+
+
+def test_chunks_go_on_behind_what_a_view_puts_behind_the_prompt():
+    lm = tiny_lm(seed=0, name="lm")
+    seen = replace(lm, view=View(prefix=(3, 1), suffix=(4, 5, 2)))
+    greedy = Settings(Sampling(temperature=0), max_new_tokens=6, seed=0)
+    (found,) = search(LocalEngine(seen), "t1 t2", SearchPlan(FLAT, chunk_beam(1, 1, 2)), greedy)
+    (whole,) = seen.generate("t1 t2", max_new_tokens=6, temperature=0)
+    assert found.best.token_ids == whole.token_ids
+    assert found.best.log_probs == pytest.approx(whole.log_probs, abs=1e-4)
+    (plain,) = lm.generate("t1 t2", max_new_tokens=6, temperature=0)
+    assert plain.token_ids != whole.token_ids  # the view matters
 
 
 def test_chunks_have_the_distribution_of_the_search():

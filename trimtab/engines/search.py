@@ -31,6 +31,7 @@ from trimtab.engines.base import Engine, Update, drain
 from trimtab.engines.explain import explain_shape
 from trimtab.engines.explanation import Explanation
 from trimtab.errors import PolicyError
+from trimtab.policies.view import Begun
 from trimtab.values.combine import Sum
 from trimtab.values.log_likelihood import LogLikelihood
 from trimtab.values.value import Chunk, Value
@@ -198,7 +199,8 @@ class _Rounds:
             key = seed_of(seed, request.prompt, occurrence, self._shape.rows + depth)
             seed, occurrence = int(key.generate_state(1, np.uint64)[0]) >> 1, before
         shortest = min(max(settings.min_new_tokens - written, 0), longest)
-        asked = replace(request, prompt=(*request.prompt, *row.tokens), n=n, occurrence=occurrence)
+        prompt = Begun((*request.prompt, *row.tokens), len(row.tokens))
+        asked = replace(request, prompt=prompt, n=n, occurrence=occurrence)
         how = replace(settings, max_new_tokens=longest, min_new_tokens=shortest, stop=stop, seed=seed)
         return asked, how
 

@@ -6,7 +6,7 @@ the same for all policies, so views multiply like any other policy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,27 @@ from trimtab.policies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from trimtab.policies.trunk import Trunk
+
+
+class Begun(tuple[int, ...]):
+    """The token ids of a prompt and of the beginning of its answer, for leaves that see something behind the prompt.
+
+    Args:
+        tokens: of both.
+        answer: how many of them, at the end, are the answer's.
+
+    Example:
+        >>> View(suffix=(9,)).around(Begun((1, 2, 3), answer=1))
+        [1, 2, 9, 3]
+    """
+
+    answer: int
+
+    def __new__(cls, tokens: Iterable[int], answer: int = 0) -> Begun:
+        """Join both."""
+        begun = super().__new__(cls, tokens)
+        begun.answer = answer
+        return begun
 
 
 @dataclass(frozen=True)
@@ -40,10 +61,13 @@ class View:
 
     def around(self, prompt: Sequence[int]) -> list[int]:
         """Return the prompt between prefix and suffix, without the control token."""
-        body = list(prompt)
+        body, answer = list(prompt), []
+        if isinstance(prompt, Begun):
+            split = len(prompt) - prompt.answer
+            body, answer = body[:split], body[split:]
         if self.prefix and self.begin is not None and body[0] == self.begin:
             body = body[1:]
-        return [*self.prefix, *body, *self.suffix]
+        return [*self.prefix, *body, *self.suffix, *answer]
 
     def apply(self, prompt: Sequence[int], trunk: Trunk) -> list[int]:
         """Return the stream that stands for the prompt."""

@@ -23,6 +23,7 @@ from trimtab.policies.contributions import parts
 from trimtab.policies.expression import parse
 from trimtab.policies.knob import bind
 from trimtab.policies.lm import LM
+from trimtab.policies.model_source import AnySource, ModelSource
 from trimtab.policies.policy_file import PolicyFile
 from trimtab.policies.search_settings import SearchSettings, check_pair, pair_in
 from trimtab.policies.vector import Linear
@@ -242,9 +243,10 @@ class Menu:
             alternatives: that it can tell at each token.
         """
         file, limits = self.file, self.limits
+        order = {name: place for place, name in enumerate(file.knobs)}
         knobs = [
             {"name": knob.name, "default": knob.default, "min": _finite(knob.min), "max": _finite(knob.max)}
-            for knob in self.policy.knobs
+            for knob in sorted(self.policy.knobs, key=lambda knob: order[knob.name])
         ]
         return {
             "id": self.name,
@@ -253,7 +255,10 @@ class Menu:
             "reference": str(self.policy.reference),
             "knobs": knobs,
             "factors": [{"name": str(each), "exponent": str(exponent)} for each, exponent in parts(self.policy)],
-            "models": [{"name": each, "source": _shown(model.source)} for each, model in file.models.items()],
+            "models": [
+                {"name": each, "source": _shown(model.source), "view": _view(model)}
+                for each, model in file.models.items()
+            ],
             "vectors": [{"name": each, "source": _shown(folder)} for each, folder in file.vectors.items()],
             "chat": self.chats,
             "context_length": self.context_length,
@@ -305,6 +310,13 @@ def read_alias(model: str) -> tuple[str, dict[str, float]]:
 def _named(model: Leaf, name: str) -> Leaf:
     """Return a model that is called as the file calls it, which may load several of one source."""
     return replace(model, label=name) if isinstance(model, LM) else model
+
+
+def _view(model: AnySource) -> str | None:
+    """Return which kind of view a model has; what it says is the operator's."""
+    if not isinstance(model, ModelSource):
+        return None
+    return "system" if model.system is not None else "prompt" if model.prompt is not None else None
 
 
 def _shown(source: str) -> str:
