@@ -12,7 +12,9 @@ export function policyFile(state) {
     knob.name,
     { default: state.knobs[knob.name], min: knob.min, max: knob.max },
   ]);
-  return toYaml({
+  const views = policy.models.filter((each) => each.view);
+  const untold = views.map((each) => `# ${each.name} has a ${each.view} of the server's own, which it does not tell: add it.\n`);
+  return untold.join("") + toYaml({
     models: named(policy.models),
     vectors: policy.vectors.length ? named(policy.vectors) : null,
     knobs: knobs.length ? Object.fromEntries(knobs) : null,
