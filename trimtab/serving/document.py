@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel
 
 from trimtab.serving.questions import (
@@ -15,24 +16,7 @@ from trimtab.serving.questions import (
     ScoreQuestion,
     TokenizeQuestion,
 )
-
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-
+from trimtab.serving.schemas import ANSWERS, ERROR, STREAMS, TEXT
 
 _BODIES: dict[str, type[BaseModel]] = {
     "/v1/completions": CompletionQuestion,
@@ -56,7 +40,9 @@ def described(app: FastAPI, handlers: Mapping[str, Handler]) -> None:
     for path, handler in handlers.items():
         question = _BODIES.get(path)
         if question is None:
-            app.add_api_route(path, handler, response_model=None, responses=_errors(400, 401, 404, 503))
+            kind = PlainTextResponse if path == "/metrics" else JSONResponse
+            responses = {**_answers(path), **_errors(400, 401, 404, 421)}
+            app.add_api_route(path, handler, response_model=None, response_class=kind, responses=responses)
             continue
         content = {"application/json": {"schema": _of(question)}}
         app.add_api_route(
@@ -64,9 +50,22 @@ def described(app: FastAPI, handlers: Mapping[str, Handler]) -> None:
             handler,
             methods=["POST"],
             response_model=None,
-            responses=_errors(400, 401, 404, 413, 415, 421, 500, 503, 504),
+            responses={**_answers(path), **_errors(400, 401, 404, 408, 413, 415, 421, 500, 503, 504)},
             openapi_extra={"requestBody": {"required": True, "content": content}},
         )
+
+
+def _answers(path: str) -> dict[int | str, dict[str, Any]]:
+    """Return what a route answers where all is well."""
+    if path not in ANSWERS:
+        return {}
+    content: dict[str, Any] = {"application/json": {"schema": ANSWERS[path]}}
+    if path in STREAMS:
+        content["text/event-stream"] = {"schema": TEXT}
+    told: dict[int | str, dict[str, Any]] = {200: {"description": "the answer", "content": content}}
+    if path == "/health":
+        told[503] = {"description": "nothing can be answered", "content": content}
+    return told
 
 
 def _of(question: type[BaseModel]) -> dict[str, Any]:
@@ -89,5 +88,5 @@ def _inlined(node: Any, parts: dict[str, Any]) -> Any:
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {"application/json": {"schema": _ERROR}}
+    content = {"application/json": {"schema": ERROR}}
     return {status: {"description": "what was given, expected, and to try", "content": content} for status in statuses}
