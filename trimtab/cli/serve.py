@@ -68,7 +68,8 @@ def serve(  # noqa: PLR0913 -- one parameter an option
     scorer = None if reward is None else aside(lambda: load_reward(reward, progress=talk.note))
     with ExitStack() as ending:
         if engine == "vllm":
-            service = ending.enter_context(vllm_service(named, file, limits, scorer, progress=talk.note))
+            steered = vllm_service(named, file, limits, load=asked.lm, reward=scorer, progress=talk.note)
+            service = ending.enter_context(steered)
         else:
             folders = {each: load_vector(folder, label=each) for each, folder in file.vectors.items()}
             menu = aside(lambda: Menu.load(named, file, asked.lm, limits, vectors=folders, progress=talk.note))

@@ -16,10 +16,11 @@ import uvicorn
 
 from trimtab.assets.store import Progress, silent
 from trimtab.decoding.request import Bounds
+from trimtab.decoding.search_plan import build_plan
 from trimtab.engines.base import Engine
 from trimtab.engines.local import LOCAL, LocalEngine
 from trimtab.errors import ConfigError, RunError
-from trimtab.policies.base import Policy
+from trimtab.policies.base import Leaf, Policy
 from trimtab.policies.policy_file import PolicyFile
 from trimtab.rewards import Reward
 from trimtab.serving.guard import LOOPBACK, Guard
@@ -104,7 +105,13 @@ def local_service(menu: Menu, reward: Reward | None = None, *, metered: bool = T
 
 @contextmanager
 def vllm_service(
-    name: str, file: PolicyFile, limits: Limits, reward: Reward | None = None, *, progress: Progress = silent
+    name: str,
+    file: PolicyFile,
+    limits: Limits,
+    *,
+    load: Callable[[str], Leaf],
+    reward: Reward | None = None,
+    progress: Progress = silent,
 ) -> Iterator[Service]:
     """Yield a service on vLLM, which runs the policy of the file and its base; vLLM ends with it.
 
@@ -112,6 +119,7 @@ def vllm_service(
         name: of the policy, as clients call it.
         file: the policy file.
         limits: on what clients may ask for.
+        load: turns a model's name into the model; what a search scores by runs here, beside vLLM.
         reward: scores answers on request.
         progress: told what is going on.
 
@@ -121,10 +129,11 @@ def vllm_service(
     from trimtab.engines.abilities import VLLM
     from trimtab.engines.vllm.engine import VLLMEngine
 
-    arguments = {"max_num_seqs": limits.rows}
+    search, arguments = file.search, {"max_num_seqs": limits.rows}
+    value = None if search is None else aside(lambda: build_plan(search, load, progress=progress).value)
     engine = VLLMEngine(file, arguments, metered=True, progress=progress)
     longest = int(engine.engine.model_config.max_model_len)
-    menu = Menu(name, file, file.sketch(), {}, {}, limits, engine.vocabulary, longest)
+    menu = Menu(name, file, file.sketch(), {}, {}, limits, engine.vocabulary, longest, value)
     once = _Once(engine)
     runner = Runner(once, most=1, answers=limits.rows + limits.waiting)
     try:
