@@ -1,6 +1,8 @@
 """Answers over HTTP are those of the library: the same texts, the same numbers, whatever else runs."""
 
 import json
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -179,6 +181,24 @@ def test_rewards_score_answers(serve):
         told = client.post("/v1/score", json={"prompt": "t0", "completions": ["a", "bcd"]})
         assert told.json() == {"reward": "length", "scores": [1.0, 3.0]}
         assert client.get("/v1/policies").json()["data"][0]["reward"] == "length"
+
+
+def test_scores_that_wait_are_bounded(serve):
+    held = threading.Event()
+
+    def waiting(completions, **_):
+        held.wait(10)
+        return [0.0] * len(completions)
+
+    served = serve(reward=FunctionReward(waiting, "waiting"), rows=2, waiting=2)
+    with served.client() as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/score", json={"prompt": "t0", "completions": ["a"] * 5})
+        while not served.service._scoring:
+            time.sleep(0.001)
+        assert client.post("/v1/score", json={"prompt": "t0", "completions": ["a"]}).status_code == 503
+        held.set()
+        assert first.result().status_code == 200
+        assert client.post("/v1/score", json={"prompt": "t0", "completions": ["a"]}).status_code == 200
 
 
 def test_without_a_reward_there_are_no_scores(live):

@@ -1,6 +1,7 @@
 """Searches in a thread of their own, whose work the engines' thread does, beside everything else."""
 
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -94,3 +95,20 @@ def test_more_searches_than_allowed_are_refused(serve, tables):
 def test_a_prompt_that_a_search_refuses_is_a_400(live):
     assert live.post(prompt=[77], trimtab={"search": True}).status_code == 400
     assert live.post(prompt=[77], trimtab={"search": True}, stream=True).status_code == 400
+
+
+def test_a_server_that_ends_waits_for_no_search(living, tables):
+    before = set(threading.enumerate())
+    with ThreadPoolExecutor(1) as pool:
+        with living(models=tables[2]) as served:
+            asked = pool.submit(
+                served.post, max_tokens=4000, trimtab={"search": {"method": "best_of_n", "branches": 4}}
+            )
+            served.running()
+        told = asked.result()  # uvicorn waits for two seconds, and then cancels what goes on
+    assert told.status_code == 500
+    end = time.monotonic() + 2
+    while any(thread.name.startswith("trimtab-search") for thread in threading.enumerate() if thread not in before):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert served.runner.open == 0 and not served.runner.alive

@@ -165,6 +165,20 @@ def test_policies_take_turns(runner):
     runner.cancel(first)
 
 
+def test_jobs_that_take_long_are_done_between_steps_and_not_before_all(runner):
+    heard, ticket = submitted(runner, settings=LONG, stream=True)
+    steps = []
+
+    def slow():
+        steps.append(runner.steps)
+        time.sleep(0.03)
+
+    for job in [runner.call(slow) for _ in range(5)]:
+        job.result(5)
+    runner.cancel(ticket)
+    assert len(set(steps)) == 5 and heard.updates
+
+
 def test_an_engine_that_cannot_be_made_leaves_the_thread_alive():
     def make(key):
         raise ConfigError("a", "b", "c")

@@ -7,8 +7,10 @@ the same weights; those that have something to do are stepped in turn.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -19,6 +21,9 @@ from trimtab.decoding.request import Request, Settings
 from trimtab.engines.base import Engine, Update
 from trimtab.errors import BusyError, RunError, TrimtabError
 from trimtab.serving.sink import Sink
+
+BETWEEN = 0.02
+"""Seconds between two steps after which nothing else is begun."""
 
 _log = logging.getLogger("trimtab.serving")
 _T = TypeVar("_T")
@@ -139,8 +144,12 @@ class Runner:
                 self._step(running)
 
     def _obey(self, *, wait: bool) -> bool:
-        """Do what was asked for since the last step; returns whether to go on."""
-        while True:
+        """Do what was asked for since the last step; returns whether to go on.
+
+        Where answers run, what takes long is left for after the next step: scores must not stop them.
+        """
+        end = math.inf if wait else time.monotonic() + BETWEEN
+        while time.monotonic() < end:
             try:
                 command = self._commands.get(block=wait)
             except queue.Empty:
@@ -150,6 +159,7 @@ class Runner:
                 return False
             command()
             wait = False
+        return True
 
     def _let_go(self, error: TrimtabError) -> None:
         for running in self._engines.values():

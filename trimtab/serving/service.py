@@ -73,6 +73,7 @@ class Service:
         self._key = key
         self._searchers = ThreadPoolExecutor(menu.limits.searches, "trimtab-search")
         self._searching = 0
+        self._scoring = 0
 
     @property
     def seconds(self) -> float:
@@ -221,14 +222,26 @@ class Service:
 
         Raises:
             NotFoundError: there is none.
+            BusyError: too many answers wait for their scores.
             RewardError: it failed.
         """
         reward = self.reward
         if reward is None:
             raise NotFoundError(given="a score", expected="a server with a reward", hint="serve with --reward NAME")
-        job = self.runner.call(lambda: score(reward, [prompt] * len(completions), completions))
+        most = self.menu.limits.rows + self.menu.limits.waiting
+        if self._scoring and self._scoring + len(completions) > most:
+            raise BusyError(
+                given=f"{len(completions)} answers beside {self._scoring} that wait for their scores",
+                expected=f"at most {most}",
+                hint="try again later",
+            )
+        self._scoring += len(completions)
         try:
             async with asyncio.timeout(self.seconds):
-                return await asyncio.wrap_future(job)
+                return await asyncio.wrap_future(
+                    self.runner.call(lambda: score(reward, [prompt] * len(completions), completions))
+                )
         except TimeoutError as error:
             raise late(self.seconds) from error
+        finally:
+            self._scoring -= len(completions)
