@@ -15,7 +15,7 @@ import pytest
 from trimtab.errors import ConfigError
 from trimtab.serving.guard import LOOPBACK
 from trimtab.serving.keys import VARIABLE, Keys
-from trimtab.serving.serve import check_address
+from trimtab.serving.serve import check_address, take_address
 
 KEY = "correct-horse-battery"
 
@@ -119,3 +119,12 @@ def test_sigterm_lets_streams_finish_and_ends_well(started):
     assert KEY not in printed and "Traceback" not in printed and "w1" not in printed.replace("w1:", "")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 1)
+
+
+def test_an_address_that_is_taken_or_nobodys_is_refused_before_anything_is_loaded():
+    with take_address("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(ConfigError, match="in use"):
+            take_address("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigError, match="--host no.such.invalid"):
+        take_address("no.such.invalid", 8000)

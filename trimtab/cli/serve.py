@@ -45,7 +45,7 @@ def serve(  # noqa: PLR0913 -- one parameter an option
     from trimtab.serving.keys import VARIABLE, Keys
     from trimtab.serving.limits import Limits
     from trimtab.serving.menu import Menu
-    from trimtab.serving.serve import aside, check_address, local_service, run, vllm_service
+    from trimtab.serving.serve import aside, check_address, local_service, run, take_address, vllm_service
 
     talk = Talk(False, quiet)
     values = knob_values(knob or [])
@@ -67,6 +67,7 @@ def serve(  # noqa: PLR0913 -- one parameter an option
     named = name or (Path(policy).stem if asked.file is not None else "policy")
     scorer = None if reward is None else aside(lambda: load_reward(reward, progress=talk.note))
     with ExitStack() as ending:
+        address = ending.enter_context(take_address(host, port))
         if engine == "vllm":
             steered = vllm_service(named, file, limits, load=asked.lm, reward=scorer, progress=talk.note)
             service = ending.enter_context(steered)
@@ -77,4 +78,4 @@ def serve(  # noqa: PLR0913 -- one parameter an option
         service.menu.reward = reward
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         talk.note(f"{named} at http://{host}:{port}  (playground at /, {'keys' if opened else 'no key needed'})")
-        run(build_app(service, keys=opened, hosts=hosts, log_prompts=log_prompts), host, port)
+        run(build_app(service, keys=opened, hosts=hosts, log_prompts=log_prompts), address)

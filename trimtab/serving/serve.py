@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -155,15 +156,43 @@ class _Once:
         return engine
 
 
-def run(app: Guard, host: str, port: int) -> None:
+def take_address(host: str, port: int) -> socket.socket:
+    """Take an address, before anything is loaded; nobody is answered there yet.
+
+    Args:
+        host: name or number.
+        port: 0 takes any that is free.
+
+    Raises:
+        ConfigError: it is taken, or none of this machine's.
+
+    Example:
+        >>> with take_address("127.0.0.1", 0) as taken:
+        ...     taken.getsockname()[1] > 0
+        True
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        taken = socket.socket(family, kind, protocol)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            given=f"--host {host} --port {port}: {error.strerror}",
+            expected="an address of this machine at which nothing listens",
+            hint="another --port",
+        ) from error
+    return taken
+
+
+def run(app: Guard, address: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C; running requests finish first."""
     logging.getLogger("trimtab.serving").setLevel(logging.INFO)
     sys.setswitchinterval(SWITCH)
-    signal.signal(signal.SIGTERM, _ended)
-    uvicorn.run(
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ended)
+    config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -171,6 +200,7 @@ def run(app: Guard, host: str, port: int) -> None:
         ws="none",
         timeout_graceful_shutdown=DRAIN,
     )
+    uvicorn.Server(config).run(sockets=[address])
 
 
 def _ended(number: int, frame: FrameType | None) -> None:
