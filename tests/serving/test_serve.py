@@ -126,5 +126,5 @@ def test_an_address_that_is_taken_or_nobodys_is_refused_before_anything_is_loade
         taken.listen()
         with pytest.raises(ConfigError, match="in use"):
             take_address("127.0.0.1", taken.getsockname()[1])
-    with pytest.raises(ConfigError, match="--host no.such.invalid"):
+    with pytest.raises(ConfigError, match=r"--host no\.such\.invalid"):
         take_address("no.such.invalid", 8000)
