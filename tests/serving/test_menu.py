@@ -74,6 +74,15 @@ def test_nothing_else_can_be_named(menu, expression):
         menu.order("kind", {}, expression)
 
 
+def test_what_clients_write_is_measured_from_the_operators_base(menu, tables):
+    _, models, _ = tables
+    policy = menu.order("kind", {}, "guide").policy
+    assert policy.reference == menu.policy.reference == models["base"]
+    prompt = [[0]]
+    assert policy.init(prompt)[0].equal(models["guide"].init(prompt)[0])
+    assert menu.order("kind", {}, "base * guide").policy == models["base"] * models["guide"]
+
+
 def test_policies_are_limited_in_length_and_models(menu, tables):
     with pytest.raises(ConfigError, match="201 characters"):
         menu.parsed("base" + " " * 197)

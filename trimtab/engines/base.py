@@ -38,6 +38,7 @@ class Update:
             under the reference and KL, these are empty.
         error: what broke it, where it is broken.
         written: its tokens so far, where unfinished answers are told.
+        pieces: the text of each token so far, where unfinished answers are told; of a finished answer too.
     """
 
     ticket: int
@@ -46,6 +47,7 @@ class Update:
     answer: Answer | None = None
     error: TrimtabError | None = None
     written: Written | None = None
+    pieces: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -107,11 +107,15 @@ class LocalEngine:
         """Tell what a running row has written."""
         speller = self._spellers.setdefault(owner.place, Speller(self._vocabulary))
         speller.push(written.token_ids[len(speller) :])
-        return Update(owner.ticket, owner.answer, before_stops(speller.text, owner.settings.stop), written=written)
+        text = before_stops(speller.text, owner.settings.stop)
+        return Update(owner.ticket, owner.answer, text, written=written, pieces=tuple(speller.pieces))
 
     def _close(self, row: Row) -> Update:
         """Turn a finished row into the last word on its answer."""
         owner = self._open.pop(row.place)
-        self._spellers.pop(row.place, None)
+        speller = self._spellers.pop(row.place, None)
         answer = to_answer(row, self._vocabulary.decode(row.request.prompt), self._vocabulary, owner.settings)
-        return Update(owner.ticket, owner.answer, answer.text, answer, row.error)
+        if speller is not None:
+            speller.push(row.tokens[len(speller) :])
+        pieces = () if speller is None else tuple(speller.pieces[: len(row.tokens)])
+        return Update(owner.ticket, owner.answer, answer.text, answer, row.error, pieces=pieces)

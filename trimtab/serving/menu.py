@@ -195,7 +195,9 @@ class Menu:
             return self._parsed[expression]
 
     def _read(self, expression: str) -> Policy:
-        policy = parse(expression, self.models, self.file.declared_knobs(), self.vectors)
+        policy, base = parse(expression, self.models, self.file.declared_knobs(), self.vectors), self.policy.reference
+        if policy.reference != base:  # times 1 in terms of the operator's base, which is what KL is measured from
+            policy = base * policy / base
         leaves = every_leaf([policy, policy.reference])
         if len(leaves) > self.limits.leaves:
             raise ConfigError(

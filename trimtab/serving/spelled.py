@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,23 +58,26 @@ class Growing:
         text = update.text[self.sent :]
         self.sent = max(self.sent, len(update.text))
         written = written_of(update)
-        count = len(self._speller) if self.told else self.tokens
+        count = self.tokens
         self.tokens = max(self.tokens, len(written.token_ids))
         if not self.told:
             return text, []
-        self._speller.push(written.token_ids[count:])
-        pieces = [self._piece(written, i) for i in range(count, len(written.token_ids))]
-        return text, pieces
+        texts: Sequence[str] = update.pieces
+        if len(texts) < len(written.token_ids):  # an engine that spells nothing out
+            self._speller.push(written.token_ids[len(self._speller) :])
+            texts = self._speller.pieces
+        return text, [_piece(texts[i], written, i) for i in range(count, len(written.token_ids))]
 
-    def _piece(self, written: Written, i: int) -> Piece:
-        return Piece(
-            self._speller.pieces[i],
-            written.token_ids[i],
-            written.log_probs[i],
-            written.reference_log_probs[i] if written.reference_log_probs else None,
-            written.kl[i] if written.kl else None,
-            written.details[i] if written.details else None,
-        )
+
+def _piece(text: str, written: Written, i: int) -> Piece:
+    return Piece(
+        text,
+        written.token_ids[i],
+        written.log_probs[i],
+        written.reference_log_probs[i] if written.reference_log_probs else None,
+        written.kl[i] if written.kl else None,
+        written.details[i] if written.details else None,
+    )
 
 
 def written_of(update: Update) -> Written:

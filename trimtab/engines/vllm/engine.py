@@ -314,7 +314,7 @@ class VLLMEngine:
         if not output.finished:
             return self._tell(output.request_id, asked, said) if asked.streamed else None
         del self._open[output.request_id]
-        self._spellers.pop(output.request_id, None)
+        speller = self._spellers.pop(output.request_id, None)
         tokens = list(said.token_ids)
         row = Row(
             asked.request,
@@ -326,14 +326,18 @@ class VLLMEngine:
             finish=_finish(said.finish_reason, said.stop_reason, self.vocabulary.end_ids),
         )
         answer = to_answer(row, self.vocabulary.decode(asked.request.prompt), self.vocabulary, asked.settings)
-        return Update(asked.ticket, asked.number, answer.text, answer)
+        if speller is not None:
+            speller.push(tokens[len(speller) :])
+        pieces = () if speller is None else tuple(speller.pieces[: len(tokens)])
+        return Update(asked.ticket, asked.number, answer.text, answer, pieces=pieces)
 
     def _tell(self, key: str, asked: _Asked, said: CompletionOutput) -> Update:
         """Tell what an unfinished answer has."""
         speller = self._spellers.setdefault(key, Speller(self.vocabulary))
         speller.push(said.token_ids[len(speller) :])
         written = Written(tuple(said.token_ids), tuple(_log_probs(said)))
-        return Update(asked.ticket, asked.number, before_stops(speller.text, asked.settings.stop), written=written)
+        text = before_stops(speller.text, asked.settings.stop)
+        return Update(asked.ticket, asked.number, text, written=written, pieces=tuple(speller.pieces))
 
 
 def _log_probs(said: CompletionOutput) -> list[float]:
