@@ -239,3 +239,11 @@ def test_a_chat_is_its_text_continued(living, tiny_lm_folder, tables):
         assert told[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
         assert "".join(each["choices"][0]["delta"].get("content", "") for each in told) == text
         assert "".join(each["token"] for each in chat["choices"][0]["logprobs"]["content"]) == text
+
+
+def test_a_stream_begins_with_what_it_takes_to_ask_for_it_again(live):
+    body = {"model": "kind@strength=1.5", "prompt": "t0", "max_tokens": 5}
+    first, *rest = events(live.post(**body, stream=True).text)
+    assert first["trimtab"]["knobs"] == {"strength": 1.5} and not any("trimtab" in each for each in rest)
+    text = "".join(choice["text"] for each in (first, *rest) for choice in each["choices"])
+    assert live.post(**body, seed=first["trimtab"]["seed"]).json()["choices"][0]["text"] == text

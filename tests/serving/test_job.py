@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from trimtab.engines.abilities import VLLM
 from trimtab.engines.local import LOCAL
@@ -121,3 +122,52 @@ class Odd:
 def test_a_chat_that_its_format_refuses_is_the_clients_mistake(menu):
     with pytest.raises(ConfigError, match="roles must alternate"):
         as_text([Message(role="user", content="a")], replace(menu.vocabulary, tokenizer=Odd()))
+
+
+def test_a_reply_is_bounded_before_it_is_made(menu, job):
+    menu.limits = replace(menu.limits, told=100)
+    assert job(max_tokens=20, logprobs=4).answers == 1
+    for fields in ({"logprobs": 5}, {"logprobs": 4, "n": 2}, {"trimtab": {"details": 5}}):
+        with pytest.raises(ConfigError, match="tokens and alternatives"):
+            job(max_tokens=20, **fields)
+    assert job(max_tokens=20, n=16).answers == 16
+
+
+def test_answers_that_could_never_wait_together_are_refused(menu, job):
+    menu.limits = replace(menu.limits, rows=4, waiting=4)
+    with pytest.raises(ConfigError, match="answers to all prompts: 10"):
+        job(prompt=["t0", "t1"], n=5)
+
+
+def test_the_operators_own_defaults_are_no_mistake_of_clients(tables):
+    file, models, _ = tables
+    decoding = {"max_new_tokens": 9000, "stop": [f"t{i}" for i in range(9)]}
+    search = {"method": "args", "value": "guide / base", "weight": 2.0}
+    made = PolicyFile.model_validate({**file, "decoding": decoding, "search": search})
+    menu = Menu.load("kind", made, models.__getitem__, Limits(), vectors={})
+    plain = job_of(CompletionQuestion(model="kind", prompt="t0"), menu, LOCAL)
+    assert (plain.settings.max_new_tokens, len(plain.settings.stop)) == (4096, 9)
+    steering = {"search": {"method": "chunk_beam"}}
+    assert job_of(CompletionQuestion(model="kind", prompt="t0", trimtab=steering), menu, LOCAL).plan is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"functions": [{"name": "f"}]},
+        {"guided_json": {"type": "object"}},
+        {"ignore_eos": True},
+        {"tool_choice": "required"},
+        {"add_generation_prompt": False},
+    ],
+)
+def test_fields_that_would_change_the_answer_are_not_left_aside(fields):
+    with pytest.raises(ValueError, match="no "):
+        CompletionQuestion(model="kind", prompt="t0", **fields)
+
+
+def test_a_list_of_mistakes_is_not_read_to_its_end():
+    body = b'{"model":"m","prompt":[' + b",".join([b"null"] * 100_000) + b"]}"
+    with pytest.raises(ValidationError) as caught:
+        CompletionQuestion.model_validate_json(body)
+    assert caught.value.error_count() < 10

@@ -10,7 +10,7 @@ from trimtab.errors import ConfigError, ExpressionError, KnobError, VocabularyEr
 from trimtab.policies.policy_file import PolicyFile
 from trimtab.policies.toy import Table
 from trimtab.serving.limits import Limits
-from trimtab.serving.menu import Menu, read_alias
+from trimtab.serving.menu import Menu, _shown, read_alias
 from trimtab.serving.refusals import NotFoundError
 from trimtab.values import LogRatio
 
@@ -166,3 +166,21 @@ def test_strangers_see_no_folders_of_this_machine(tables):
 
 def test_an_alias_is_read_as_it_is_written():
     assert read_alias("a@b=-1.5e1,c=.5") == ("a", {"b": -15.0, "c": 0.5})
+
+
+def test_sources_elsewhere_are_not_shown():
+    shown = ["/home/me/guide", "~/guide", "../team/guide", "http://10.0.0.5:8000/v1", "org/name", "smollm2-135m"]
+    assert [_shown(source) for source in shown] == [
+        "guide",
+        "guide",
+        "guide",
+        "an endpoint",
+        "org/name",
+        "smollm2-135m",
+    ]
+
+
+def test_knobs_beside_the_reference_have_to_be_there(menu):
+    assert menu.order("reference@strength=1", {}, None).knobs == {}
+    with pytest.raises(KnobError):
+        menu.order("reference@nonsense=1", {}, None)

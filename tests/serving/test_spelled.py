@@ -46,5 +46,5 @@ def test_tokens_are_left_out_where_nobody_asked():
 
 
 def test_impossible_tokens_can_be_written():
-    told = piece_to_dict(Piece("a", 0, -math.inf, -math.inf, math.inf, None), WORDS)
+    told = piece_to_dict(Piece("a", 0, -math.inf, -math.inf, math.inf, None), WORDS, 20)
     assert json.loads(json.dumps(told, allow_nan=False))["kl"] is None

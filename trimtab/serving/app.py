@@ -35,7 +35,7 @@ from trimtab.serving.questions import (
 )
 from trimtab.serving.refusals import Refusal, plain
 from trimtab.serving.service import Service
-from trimtab.serving.streamed import GoneError, Streamed, while_there
+from trimtab.serving.streamed import GoneError, Streamed, as_json, while_there
 
 _log = logging.getLogger("trimtab.serving")
 _Q = TypeVar("_Q", bound=BaseModel)
@@ -157,14 +157,17 @@ class _Routes:
     async def _asked(self, request: Request, question: CompletionQuestion | ChatQuestion) -> Response:
         started = time.perf_counter()
         headers = _warnings(question)
-        job = await self.service.job(question)
+        try:
+            job = await while_there(request.receive, self.service.job(question))
+        except GoneError:
+            return Response(status_code=499)
         note = partial(self._note, request, question, job, started)
         try:
             if question.stream:
                 events = Events(self.service, question, job, started)
                 pieces = events.written()
                 await while_there(request.receive, anext(pieces))  # taken on, or refused with a status of its own
-                return Streamed(pieces, headers, lambda stayed: note(events.status if stayed else 499))
+                return Streamed(pieces, headers, lambda stayed: note(events.status if stayed else 499, events.texts))
             chosen = await while_there(request.receive, self.service.answer(job))
         except GoneError:
             note(499)
@@ -173,9 +176,10 @@ class _Routes:
             note(Refusal.of(error).status)
             raise
         shape = self.service.shape(question, job)
-        reply = shape.whole(chosen, job.prompt_tokens, self.service.own(job))
+        whole = partial(shape.whole, chosen, job.prompt_tokens, self.service.own(job))
+        content = await asyncio.to_thread(lambda: as_json(whole()))  # of many tokens it takes its time
         note(200, [each.text for each in chosen])
-        return JSONResponse(reply, headers=headers)
+        return Response(content, headers=headers, media_type="application/json")
 
     def _note(
         self,

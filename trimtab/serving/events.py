@@ -29,6 +29,8 @@ class Events:
         self._counted = question.stream_options is not None and question.stream_options.include_usage
         self._begun: set[int] = set()
         self._tokens = 0
+        self.texts: list[str] = []
+        """The answers that have ended."""
         self.status = 200
         """What the stream ended with, as a status."""
 
@@ -60,9 +62,9 @@ class Events:
         """Return the events that a piece of progress makes."""
         if progress.index < 0:
             return []
-        told = []
+        told, opening = [], not self._begun
         if progress.index not in self._begun:
-            if not self._begun:
+            if opening:
                 self._service.metrics.first.observe(time.perf_counter() - self._started)
             self._begun.add(progress.index)
             told.append(self._shape.first(progress.index))
@@ -70,8 +72,12 @@ class Events:
             told.append(self._shape.piece(progress.index, progress.text, progress.pieces))
         if progress.chosen is not None:
             self._tokens += progress.chosen.tokens
+            self.texts.append(progress.chosen.text)
             told.append(self._shape.last(progress.chosen))
-        return [event(each) for each in told if each is not None]
+        pieces = [each for each in told if each is not None]
+        if opening and pieces:  # a stream that is cut off can be asked for again
+            pieces[0] = {**pieces[0], "trimtab": self._service.own(self._job)}
+        return [event(each) for each in pieces]
 
     def _end(self) -> list[bytes]:
         """Return the events at the end."""

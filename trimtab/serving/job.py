@@ -99,7 +99,11 @@ def job_of(question: CompletionQuestion | ChatQuestion, menu: Menu, abilities: A
     requests = tuple(
         Request(prompt, n, knobs, prompts[:i].count(prompt), None, told) for i, prompt in enumerate(prompts)
     )
-    return Job(order, requests, settings, plan, trace, question.alternatives, steering.details)
+    job = Job(order, requests, settings, plan, trace, question.alternatives, steering.details)
+    _at_most("answers to all prompts", job.answers, limits.rows + limits.waiting)
+    if alternatives is not None:
+        _at_most("tokens and alternatives", job.answers * settings.max_new_tokens * (1 + alternatives), limits.told)
+    return job
 
 
 def turns_of(messages: Sequence[Message]) -> list[Turn]:
@@ -143,7 +147,7 @@ def _settings(question: CompletionQuestion | ChatQuestion, own: Decoding, limits
     asked = question.max_tokens
     if isinstance(question, ChatQuestion) and question.max_completion_tokens is not None:
         asked = question.max_completion_tokens
-    longest = own.max_new_tokens if asked is None else asked
+    longest = min(own.max_new_tokens, limits.max_tokens) if asked is None else asked
     _at_most("max_tokens", longest, limits.max_tokens)
     shortest = min(own.min_new_tokens, longest) if question.min_tokens is None else question.min_tokens
     top_k = own.top_k if question.top_k is None else max(question.top_k, 0)
@@ -166,9 +170,8 @@ def _settings(question: CompletionQuestion | ChatQuestion, own: Decoding, limits
 
 
 def _stops(question: CompletionQuestion | ChatQuestion, own: Decoding, limits: Limits) -> list[str | int]:
-    given = own.stop if question.stop is None else question.stop
-    texts = [given] if isinstance(given, str) else [*given]
-    ids = question.stop_token_ids or []
+    given, ids = question.stop, question.stop_token_ids or []
+    texts = [given] if isinstance(given, str) else [*(given or ())]
     _at_most("stop texts and ids", len(texts) + len(ids), limits.stop)
     if long := [text for text in texts if len(text.encode("utf-8", "surrogatepass")) > limits.stop_bytes]:
         raise ConfigError(
@@ -176,7 +179,7 @@ def _stops(question: CompletionQuestion | ChatQuestion, own: Decoding, limits: L
             expected=f"at most {limits.stop_bytes} bytes",
             hint="stop at its beginning",
         )
-    return [*texts, *ids]
+    return [*(own.stop if given is None else texts), *ids]
 
 
 def _plan(wish: SearchWish, menu: Menu, abilities: Abilities) -> SearchPlan:
@@ -184,6 +187,8 @@ def _plan(wish: SearchWish, menu: Menu, abilities: Abilities) -> SearchPlan:
     value = menu.scorer(wish.value)
     file = menu.file.search
     defaults = {} if file is None else file.model_dump()
+    if file is not None and wish.method not in (None, file.method):  # what is the other method's own stays with it
+        defaults = {name: defaults[name] for name in ("beams", "branches", "chunk")}
     given = {name: each for name, each in wish.model_dump(exclude={"trace"}).items() if each is not None}
     if not {"method"} & {*defaults, *given}:
         given["method"] = "chunk_beam"

@@ -19,6 +19,7 @@ class Limits:
         n: answers a prompt.
         max_tokens: of an answer.
         top_logprobs: alternatives at each token.
+        told: tokens and alternatives that all answers to a request may come with.
         stop: stop texts of a request.
         stop_bytes: of a stop text.
         expression: characters of a policy in a request.
@@ -40,6 +41,7 @@ class Limits:
     n: int = 16
     max_tokens: int = 4096
     top_logprobs: int = 20
+    told: int = 100_000
     stop: int = 8
     stop_bytes: int = 200
     expression: int = 2000

@@ -83,6 +83,14 @@ class Menu:
     _parsed: OrderedDict[str, Policy] = field(default_factory=OrderedDict, repr=False)
     _turn: Lock = field(default_factory=Lock, repr=False)
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._:/-]{1,80}", self.name) or self.name == REFERENCE:
+            raise ConfigError(
+                given=f"the policy's name {self.name!r}",
+                expected=f"up to 80 letters, digits and . _ : / -, and another one than {REFERENCE!r}",
+                hint="pass --name",
+            )
+
     @staticmethod
     def load(
         name: str,
@@ -108,12 +116,6 @@ class Menu:
             ModelError: a model cannot be loaded.
             VocabularyError: models speak different tokens.
         """
-        if not re.fullmatch(r"[A-Za-z0-9._:/-]{1,80}", name) or name == REFERENCE:
-            raise ConfigError(
-                given=f"the policy's name {name!r}",
-                expected=f"up to 80 letters, digits and . _ : / -, and another one than {REFERENCE!r}",
-                hint="pass --name",
-            )
         models = {each: _named(load(each), each) for each in file.models}
         for each, model in models.items():
             progress(f"loaded {each}: {model}")
@@ -163,6 +165,7 @@ class Menu:
             )
         values = {**aliased, **knobs}
         if name == REFERENCE:
+            bind(self.policy.knobs, [values])  # they do nothing, and have to be there
             if expression is not None:
                 raise ConfigError(
                     given=f"a policy for the model {REFERENCE}", expected=f"the model {self.name}", hint="change model"
@@ -323,7 +326,9 @@ def _view(model: AnySource) -> str | None:
 
 def _shown(source: str) -> str:
     """Return a source as strangers may see it: of a path on this machine the last part alone."""
-    return Path(source).name if Path(source).is_absolute() else source
+    if "://" in source:
+        return "an endpoint"
+    return Path(source).name if source.startswith(("/", "~", ".")) else source
 
 
 def _search(settings: SearchSettings) -> dict[str, Any]:

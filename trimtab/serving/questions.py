@@ -14,7 +14,14 @@ from trimtab.errors import ConfigError
 from trimtab.policies.search_method import Method
 
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)]
+TokenIds = Annotated[list[Count], Field(min_length=1, fail_fast=True)]
+
+_CHANGING = {
+    *("functions", "function_call", "audio", "continue_final_message", "prompt_logprobs", "logits_processors"),
+    *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "use_beam_search"),
+    *("ignore_eos", "bad_words", "allowed_token_ids", "length_penalty"),
+}
+"""Fields of other servers that would change the answer, and do nothing here."""
 
 
 class Own(BaseModel):
@@ -106,8 +113,8 @@ class Question(BaseModel):
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[Count] | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True, max_length=1000)] | None = None
+    stop_token_ids: Annotated[list[Count], Field(fail_fast=True, max_length=1000)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -121,6 +128,11 @@ class Question(BaseModel):
             raise ValueError("no presence_penalty and no frequency_penalty; repetition_penalty is what there is")
         if self.logit_bias:
             raise ValueError("no logit_bias; a guide in the policy is how tokens are made likelier here")
+        extra = self.model_extra or {}
+        if changing := sorted(name for name in _CHANGING if extra.get(name)):
+            raise ValueError(f"no {changing[0]}, which would change the answer and is not known here")
+        if extra.get("tool_choice") not in (None, "none", "auto") or extra.get("add_generation_prompt") is False:
+            raise ValueError("no tool_choice and no add_generation_prompt: false; answers are texts")
         return self
 
     @property
@@ -157,9 +169,9 @@ class CompletionQuestion(Question):
 
     prompt: (
         Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1000, fail_fast=True)]
         | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=1000, fail_fast=True)]
     )
     logprobs: Annotated[int, Field(ge=0)] | None = None
     echo: bool | None = None
@@ -210,7 +222,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True, max_length=1000)]
 
     @property
     def text(self) -> str:
@@ -230,7 +242,7 @@ class ChatQuestion(Question):
         response_format: text alone.
     """
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
@@ -260,7 +272,7 @@ class TokenizeQuestion(BaseModel):
 
     model: str | None = None
     prompt: Annotated[str, Field(min_length=1)] | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000, fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _either(self) -> Self:
@@ -275,7 +287,7 @@ class DetokenizeQuestion(BaseModel):
     model_config = ConfigDict(strict=True)
 
     model: str | None = None
-    tokens: list[Count]
+    tokens: Annotated[list[Count], Field(fail_fast=True)]
 
 
 class ScoreQuestion(BaseModel):
@@ -284,7 +296,7 @@ class ScoreQuestion(BaseModel):
     model_config = ConfigDict(strict=True)
 
     prompt: str
-    completions: Annotated[list[str], Field(min_length=1, max_length=256)]
+    completions: Annotated[list[str], Field(min_length=1, max_length=256, fail_fast=True)]
 
 
 def explained(error: ValidationError) -> ConfigError:

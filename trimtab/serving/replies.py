@@ -30,7 +30,7 @@ class Chosen:
         kl: to the reference, nats a token; None where it was not measured.
         tokens: how many it has.
         score: of a search.
-        found: all that a search tried, where that was asked for.
+        found: all that a search tried as JSON has it, where that was asked for.
     """
 
     index: int
@@ -55,7 +55,7 @@ class Shape:
         fingerprint: of what is served.
         vocabulary: that spells tokens.
         alternatives: log-probabilities in OpenAI's form, with so many likely tokens; None leaves them out.
-        details: whether ``trimtab.tokens`` is told.
+        details: ``trimtab.tokens`` are told, with so many likely tokens; None leaves them out.
     """
 
     kind: Kind
@@ -65,7 +65,7 @@ class Shape:
     fingerprint: str
     vocabulary: Vocabulary
     alternatives: int | None
-    details: bool
+    details: int | None
     _offsets: dict[int, int] = field(default_factory=dict)
 
     def whole(self, choices: Sequence[Chosen], prompt_tokens: int, own: dict[str, Any]) -> dict[str, Any]:
@@ -117,21 +117,24 @@ class Shape:
         part: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}
         if pieces:
             part["logprobs"] = self._log_probs(index, pieces)
-            if self.details:
-                part["trimtab"] = {"tokens": [piece_to_dict(each, self.vocabulary) for each in pieces]}
+            if self.details is not None:
+                part["trimtab"] = {"tokens": self._tokens(pieces)}
         if self.kind == "completion":
             return {"text": text, **part}
         return {"delta": {"content": text} if finish is None else {}, **part}
 
     def _own(self, chosen: Chosen, *, tokens: bool) -> dict[str, Any]:
         own: dict[str, Any] = {"kl": finite(chosen.kl)}
-        if self.details and tokens:
-            own["tokens"] = [piece_to_dict(each, self.vocabulary) for each in chosen.pieces]
+        if self.details is not None and tokens:
+            own["tokens"] = self._tokens(chosen.pieces)
         if chosen.score is not None:
             own["score"] = finite(chosen.score)
         if chosen.found is not None:
-            own["found"] = finite(chosen.found)
+            own["found"] = chosen.found
         return own
+
+    def _tokens(self, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+        return [piece_to_dict(each, self.vocabulary, self.details or 0) for each in pieces]
 
     def _log_probs(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any] | None:
         """Return log-probabilities in OpenAI's form, as chats or completions have them."""
@@ -147,9 +150,16 @@ class Shape:
         return {
             "tokens": [each.text for each in pieces],
             "token_logprobs": [told(each.log_prob) for each in pieces],
-            "top_logprobs": [dict(self._likely(each)) for each in pieces] if self.alternatives else None,
+            "top_logprobs": [self._by_text(each) for each in pieces] if self.alternatives else None,
             "text_offset": offsets,
         }
+
+    def _by_text(self, piece: Piece) -> dict[str, float]:
+        """Return likely tokens by their text, of those with one text the likeliest, and the picked one among them."""
+        found = {piece.text: told(piece.log_prob)}
+        for text, log_prob in self._likely(piece):
+            found.setdefault(text, log_prob)
+        return found
 
     def _content(self, piece: Piece) -> dict[str, Any]:
         top = [_told(text, log_prob) for text, log_prob in self._likely(piece)]
@@ -171,4 +181,6 @@ def best_of(found: Found) -> float:
 
 
 def _told(text: str, log_prob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": told(log_prob), "bytes": list(text.encode("utf-8", "surrogatepass"))}
+    whole = "\N{REPLACEMENT CHARACTER}" not in text  # a part of a character has bytes that its text does not tell
+    spelled = list(text.encode("utf-8", "surrogatepass")) if whole else None
+    return {"token": text, "logprob": told(log_prob), "bytes": spelled}

@@ -27,6 +27,7 @@ from trimtab.serving.elsewhere import EngineElsewhere, ValueElsewhere
 from trimtab.serving.job import Job, job_of
 from trimtab.serving.menu import Menu
 from trimtab.serving.metrics import Metrics
+from trimtab.serving.numbers import finite
 from trimtab.serving.questions import ChatQuestion, CompletionQuestion
 from trimtab.serving.refusals import NotFoundError, late
 from trimtab.serving.replies import Chosen, Shape, best_of
@@ -100,7 +101,7 @@ class Service:
             fingerprint=self.menu.fingerprint,
             vocabulary=self.menu.vocabulary,
             alternatives=job.alternatives,
-            details=job.details is not None,
+            details=job.details,
         )
 
     def own(self, job: Job) -> dict[str, Any]:
@@ -194,27 +195,27 @@ class Service:
         there = SearchPlan(ValueElsewhere(plan.value, self.runner), plan.shape)
         self._searching += 1
 
-        def run(request: Request) -> Found:
+        def run(request: Request) -> tuple[Found, dict[str, Any] | None]:
             (tried,) = hunt(engine, [request], there, job.settings)
-            return tried.found(vocabulary.decode(request.prompt), vocabulary, job.settings)
+            found = tried.found(vocabulary.decode(request.prompt), vocabulary, job.settings)
+            return found, finite(found_to_dict(found)) if job.trace else None
 
         try:
             for index, request in enumerate(job.requests):
                 loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(self._searchers, run, request)
-                chosen = self._found(job, index, found)
+                found, told = await loop.run_in_executor(self._searchers, run, request)
+                chosen = self._found(job, index, found, told)
                 yield Progress(index, chosen.text, chosen.pieces, None)
                 yield Progress(index, "", (), chosen)
         finally:
             engine.stop()
             self._searching -= 1
 
-    def _found(self, job: Job, index: int, found: Found) -> Chosen:
+    def _found(self, job: Job, index: int, found: Found, told: dict[str, Any] | None) -> Chosen:
         answer = found.best
         growing = Growing(self.menu.vocabulary, job.alternatives is not None or job.details is not None)
         _, pieces = growing.take(Update(0, 0, answer.text, answer))
         chosen = self._chosen(index, answer, pieces)
-        told = found_to_dict(found) if job.trace else None
         return Chosen(index, chosen.text, chosen.finish, pieces, chosen.kl, chosen.tokens, best_of(found), told)
 
     async def scores(self, prompt: str, completions: Sequence[str]) -> list[float]:

@@ -88,7 +88,7 @@ def written_of(update: Update) -> Written:
     return Written(answer.token_ids, answer.log_probs, answer.reference_log_probs, answer.kl, answer.details)
 
 
-def piece_to_dict(piece: Piece, vocabulary: Vocabulary) -> dict[str, Any]:
+def piece_to_dict(piece: Piece, vocabulary: Vocabulary, most: int) -> dict[str, Any]:
     """Return a token with all that is known of it, as ``trimtab.tokens`` has it; null where a number is infinite."""
     told: dict[str, Any] = {
         "token": piece.text,
@@ -99,7 +99,7 @@ def piece_to_dict(piece: Piece, vocabulary: Vocabulary) -> dict[str, Any]:
     }
     if piece.detail is not None:
         told["factors"] = dict(piece.detail.chosen.factors)
-        told["alternatives"] = [_choice(choice, vocabulary) for choice in piece.detail.alternatives]
+        told["alternatives"] = [_choice(choice, vocabulary) for choice in piece.detail.alternatives[:most]]
     return {name: finite(each) for name, each in told.items()}
 
 

@@ -33,8 +33,13 @@ def event(content: object) -> bytes:
         >>> event({"a": "é"})
         b'data: {"a":"\\xc3\\xa9"}\\n\\n'
     """
+    return b"data: " + as_json(content) + b"\n\n"
+
+
+def as_json(content: object) -> bytes:
+    """Write plain values as JSON."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return b"data: " + text.encode("utf-8", "replace") + b"\n\n"
+    return text.encode("utf-8", "replace")
 
 
 class Streamed(Response):
