@@ -133,11 +133,10 @@ def vllm_service(
     search, arguments = file.search, {"max_num_seqs": limits.rows}
     value = None if search is None else aside(lambda: build_plan(search, load, progress=progress).value)
     engine = VLLMEngine(file, arguments, metered=True, progress=progress)
-    longest = int(engine.engine.model_config.max_model_len)
-    menu = Menu(name, file, file.sketch(), {}, {}, limits, engine.vocabulary, longest, value)
-    once = _Once(engine)
-    runner = Runner(once, most=1, answers=limits.rows + limits.waiting)
     try:
+        longest = int(engine.engine.model_config.max_model_len)
+        menu = Menu(name, file, file.sketch(), {}, {}, limits, engine.vocabulary, longest, value)
+        runner = Runner(_Once(engine), most=1, answers=limits.rows + limits.waiting, anew=False)
         yield Service(menu, runner, VLLM, lambda job: "vllm", reward)
     finally:
         engine.close()
