@@ -5,13 +5,16 @@ import json
 import pytest
 import torch
 
+from trimtab.decoding.answer import Answer
+from trimtab.decoding.request import Request, Settings
+from trimtab.engines.base import Update
 from trimtab.engines.vllm import serve
 from trimtab.engines.vllm.push import lay_out_loaded, weights_of
 from trimtab.errors import ConfigError, RunError
 from trimtab.policies.lm import LM
 from trimtab.training import on_vllm
 from trimtab.training.config import TrainConfig
-from trimtab.training.on_vllm import check_mismatch, check_rollouts, log_probs_of
+from trimtab.training.on_vllm import VLLMRollouts, check_mismatch, check_rollouts, log_probs_of
 from trimtab.training.rollouts import Block
 from trimtab.training.trainee import Trainee
 from trimtab.training.trainer import train
@@ -90,6 +93,47 @@ def test_log_probs_are_bit_for_bit_those_of_the_loss(moved):
         chosen = reading.chosen(reading.log_probs)
         assert chosen.requires_grad
         assert [row[: len(answer)] for row, (_, answer) in zip(chosen.tolist(), few, strict=True)] == told
+
+
+def test_a_pass_that_raises_leaves_no_gradients_on(moved, monkeypatch):
+    def failing(policy, texts):
+        raise ZeroDivisionError
+
+    trainee = moved()
+    trainee.require_grad(False)
+    monkeypatch.setattr(on_vllm, "_chosen", failing)
+    with pytest.raises(ZeroDivisionError):
+        log_probs_of(trainee, [((2, 3), (4,))], rows=2)
+    assert not any(parameter.requires_grad for parameter in trainee.parameters.values())
+
+
+def test_an_answer_that_vllm_broke_stops_the_run(moved, settings, monkeypatch):
+    class Breaking:
+        """An engine whose only answer breaks."""
+
+        def __init__(self, layout, arguments):
+            self.asked = []
+
+        def push(self, number, tensors):
+            pass
+
+        def submit(self, request, settings):
+            self.asked.append(request)
+            return 0
+
+        def step(self):
+            return [Update(0, 0, "", Answer("", "", (4,), (-1.0,), (), (), "error"), error)]
+
+        def cancel(self, ticket):
+            pass
+
+    error = RunError("an answer that broke", "b", "c")
+    monkeypatch.setattr(on_vllm, "VLLMEngine", Breaking)
+    trainee = moved()
+    rollouts = VLLMRollouts(trainee, TrainConfig.of(settings), 8)
+    with pytest.raises(RunError, match="an answer that broke"):
+        rollouts(trainee.policy(), [Request((2, 3))], Settings())
+    assert rollouts.latest is None
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"]])

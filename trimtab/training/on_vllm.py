@@ -92,7 +92,7 @@ class VLLMRollouts:
             The answers, with log-probabilities under the trainee.
 
         Raises:
-            RunError: vLLM has died, or does not compute what the trainee computes.
+            RunError: vLLM has died, broke an answer, or does not compute what the trainee computes.
         """
         started = time.perf_counter()
         for number in self._due:
@@ -100,6 +100,9 @@ class VLLMRollouts:
         self._due = {self._trained}  # the others never change
         pushed = time.perf_counter() - started
         told = drain(self._engine, [(request, settings) for request in requests])
+        for update in (update for updates in told for update in updates):
+            if update.error is not None:
+                raise update.error
         answers = [
             (request, update.answer)
             for request, updates in zip(requests, told, strict=True)
@@ -158,11 +161,13 @@ def log_probs_of(trainee: Trainee, texts: Sequence[tuple[Prompt, Prompt]], rows:
     """
     found: list[list[float]] = []
     trainee.require_grad(True)  # so that it is the pass that learns, not the faster one that samples
-    for at in range(0, len(texts), rows):
-        few = texts[at : at + rows]
-        chosen = _chosen(trainee.policy(), few).detach().tolist()
-        found += [row[: len(answer)] for row, (_, answer) in zip(chosen, few, strict=True)]
-    trainee.require_grad(False)
+    try:
+        for at in range(0, len(texts), rows):
+            few = texts[at : at + rows]
+            chosen = _chosen(trainee.policy(), few).detach().tolist()
+            found += [row[: len(answer)] for row, (_, answer) in zip(chosen, few, strict=True)]
+    finally:
+        trainee.require_grad(False)
     return found
 
 

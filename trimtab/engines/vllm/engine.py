@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trimtab.assets.store import Progress, silent
-from trimtab.decoding.answer import Answer, FinishReason, Written
+from trimtab.decoding.answer import Answer, Written
 from trimtab.decoding.generate import to_answer
 from trimtab.decoding.request import Request, Row, Settings
-from trimtab.decoding.sampling import seed_of
 from trimtab.engines.abilities import VLLM, Abilities
 from trimtab.engines.base import AS_REFERENCE, REFERENCE, Update, before_stops
 from trimtab.engines.vllm.adapters import Adapters
@@ -29,6 +28,7 @@ from trimtab.engines.vllm.push import check_pushable, push
 from trimtab.engines.vllm.refusals import check_heads, check_targets
 from trimtab.engines.vllm.scoring import score
 from trimtab.engines.vllm.serve import on_cpu, require_vllm
+from trimtab.engines.vllm.wording import broken, finish_of, log_probs_of, params_of
 from trimtab.errors import ConfigError, PromptError, RunError, UsageError
 from trimtab.policies.knob import bind
 from trimtab.policies.policy_file import PolicyFile
@@ -37,7 +37,7 @@ from trimtab.policies.view import View, prompt_view, system_view
 from trimtab.policies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from vllm import CompletionOutput, RequestOutput, SamplingParams
+    from vllm import CompletionOutput, RequestOutput
     from vllm.lora.request import LoRARequest
 
 
@@ -141,7 +141,7 @@ class VLLMEngine:
             KnobError: a knob is unknown, or out of its range.
             PolicyError: every exponent is 0, or the reference is asked for and not there.
             PromptError: the prompt is empty, has unknown ids, or leaves no room for the answer.
-            ConfigError: keywords, or settings that vLLM would understand otherwise.
+            ConfigError: keywords, or settings that vLLM refuses or would understand otherwise.
         """
         self._check(request, settings)
         if REFERENCE in request.knobs:
@@ -155,26 +155,23 @@ class VLLMEngine:
         os.environ[VARIABLE] = self._plan  # another engine of this process has another
         ticket = self._tickets
         self._tickets += 1
-        for number in range(request.n):
-            key = f"{ticket}.{number}"
-            self._vllm.add_request(
-                key,
-                {"prompt_token_ids": prompt},
-                _params(request, settings, number, extra, self.vocabulary),
-                lora_request=adapter,
-            )
-            self._open[key] = _Asked(
-                ticket, number, request, settings, stream, adapter.lora_int_id if adapter else None
-            )
+        told = _Asked(ticket, 0, request, settings, stream, adapter.lora_int_id if adapter else None)
+        answers = {f"{ticket}.{number}": replace(told, number=number) for number in range(request.n)}
+        self._open |= answers  # where vLLM has died they stay, and the next step says so
+        try:
+            for key, asked in answers.items():
+                params = params_of(request, settings, asked.number, extra, self.vocabulary)
+                self._vllm.add_request(key, {"prompt_token_ids": prompt}, params, lora_request=adapter)
+        except ValueError as error:
+            self._drop(answers)
+            raise ConfigError(
+                given=f"a request that vLLM refuses: {error}", expected="one that it runs", hint="see its log"
+            ) from error
         return ticket
 
     def cancel(self, ticket: int) -> None:
         """Let a request's answers go; they have no tokens then."""
-        keys = [key for key, asked in self._open.items() if asked.ticket == ticket]
-        self._vllm.abort_request(keys)
-        for key in keys:
-            asked = self._open.pop(key)
-            self._spellers.pop(key, None)
+        for asked in self._drop([key for key, asked in self._open.items() if asked.ticket == ticket]):
             prompt = self.vocabulary.decode(asked.request.prompt)
             gone = Answer(prompt, "", (), (), (), (), "cancelled")
             self._cancelled.append(Update(ticket, asked.number, "", gone))
@@ -232,6 +229,14 @@ class VLLMEngine:
         self._vllm.engine_core.shutdown()
         self._room.cleanup()
 
+    def _drop(self, keys: Iterable[str]) -> list[_Asked]:
+        """Take answers back from vLLM."""
+        dropped = list(keys)
+        self._vllm.abort_request(dropped)
+        for key in dropped:
+            self._spellers.pop(key, None)
+        return [self._open.pop(key) for key in dropped]
+
     def _outputs(self) -> list[RequestOutput]:
         """Run one step of vLLM."""
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -279,6 +284,10 @@ class VLLMEngine:
                 expected=f"at least one token id, each from 0 to {size - 1}",
                 hint="encode the prompt with the engine's own vocabulary",
             )
+        if wrong := [token for token in settings.stop_ids if not 0 <= token < size]:
+            raise ConfigError(
+                given=f"the stop id {wrong[0]}", expected=f"token ids from 0 to {size - 1}", hint="drop it"
+            )
         length = len(self._view.around(request.prompt))
         if length + settings.max_new_tokens + self._spare > limit:
             raise PromptError(
@@ -320,29 +329,25 @@ class VLLMEngine:
             asked.request,
             asked.number,
             tokens,
-            _log_probs(said),
+            log_probs_of(said),
             reference_log_probs=[],
             kl=[],
-            finish=_finish(said.finish_reason, said.stop_reason, self.vocabulary.end_ids),
+            finish=finish_of(said.finish_reason, said.stop_reason, self.vocabulary.end_ids),
         )
         answer = to_answer(row, self.vocabulary.decode(asked.request.prompt), self.vocabulary, asked.settings)
         if speller is not None:
             speller.push(tokens[len(speller) :])
         pieces = () if speller is None else tuple(speller.pieces[: len(tokens)])
-        return Update(asked.ticket, asked.number, answer.text, answer, pieces=pieces)
+        error = broken(said.finish_reason) if answer.finish_reason == "error" else None
+        return Update(asked.ticket, asked.number, answer.text, answer, error, pieces=pieces)
 
     def _tell(self, key: str, asked: _Asked, said: CompletionOutput) -> Update:
         """Tell what an unfinished answer has."""
         speller = self._spellers.setdefault(key, Speller(self.vocabulary))
         speller.push(said.token_ids[len(speller) :])
-        written = Written(tuple(said.token_ids), tuple(_log_probs(said)))
+        written = Written(tuple(said.token_ids), tuple(log_probs_of(said)))
         text = before_stops(speller.text, asked.settings.stop)
         return Update(asked.ticket, asked.number, text, written=written, pieces=tuple(speller.pieces))
-
-
-def _log_probs(said: CompletionOutput) -> list[float]:
-    """Return the log-probability of each token that vLLM has picked."""
-    return [each[token].logprob for each, token in zip(said.logprobs, said.token_ids, strict=True)]
 
 
 def _view(layout: Layout) -> View:
@@ -363,35 +368,3 @@ def _start(arguments: dict[str, Any]) -> Any:
         raise ConfigError(
             given=f"arguments that vLLM refuses: {error}", expected="arguments of EngineArgs", hint="see its log"
         ) from error
-
-
-def _params(
-    request: Request, settings: Settings, number: int, exponents: dict[str, float], vocabulary: Vocabulary
-) -> SamplingParams:
-    """Return an answer's settings in vLLM's words."""
-    from vllm import SamplingParams
-
-    sampling = settings.sampling
-    seed = seed_of(settings.seed, request.prompt, request.occurrence, number)
-    return SamplingParams(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        seed=int(seed.generate_state(1, "uint64")[0] >> 1),
-        max_tokens=settings.max_new_tokens,
-        min_tokens=settings.min_new_tokens,
-        stop=list(settings.stop),
-        stop_token_ids=[*settings.stop_ids, *vocabulary.end_ids],
-        include_stop_str_in_output=True,
-        logprobs=0,
-        extra_args=exponents,
-    )
-
-
-def _finish(reason: str | None, stop: int | str | None, ends: frozenset[int]) -> FinishReason:
-    """Return why an answer ended in trimtab's words; vLLM calls end tokens stops as well."""
-    if reason == "stop":
-        return "end" if stop is None or stop in ends else "stop"
-    return "length" if reason == "length" else "cancelled" if reason == "abort" else "error"

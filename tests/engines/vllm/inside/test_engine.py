@@ -100,7 +100,9 @@ def test_requests_are_drawn_by_their_seeds_refused_and_cancelled_one_by_one(poli
     alone = generate(engine, texts[2:3], settings, n=3)
     assert first == again and alone == first[6:9] and len({answer.token_ids for answer in first[:3]}) == 3
     refusals(engine)
+    half_refused(engine)
     cancellation(engine)
+    broken_answers(engine)
 
 
 def refusals(engine):
@@ -114,10 +116,49 @@ def refusals(engine):
         (Request((200,)), Settings(), PromptError),
         (Request((5,) * 100), Settings(max_new_tokens=61), PromptError),
         (good, Settings(Sampling(min_p=0.1, top_p=0.9)), ConfigError),
+        (good, Settings(stop_ids=(200,)), ConfigError),
+        (good, Settings(stop_ids=(-1,)), ConfigError),
     ]:
         with pytest.raises(error):
             engine.submit(wrong, settings)
     assert not engine.busy
+
+
+def half_refused(engine):
+    """Where vLLM refuses the second of three answers it keeps none, and the engine goes on."""
+    add, added = engine.engine.add_request, []
+
+    def refusing(key, *told, **named):
+        added.append(key)
+        if len(added) == 2:
+            raise ValueError("too much")
+        return add(key, *told, **named)
+
+    engine.engine.add_request = refusing
+    with pytest.raises(ConfigError, match="too much"):
+        engine.submit(Request((5, 6), 3), Settings(max_new_tokens=4))
+    engine.engine.add_request = add
+    assert len(added) == 2 and not engine.busy and not engine.engine.has_unfinished_requests()
+    assert len(generate(engine, ["w1"], Settings(GREEDY, max_new_tokens=4))[0].token_ids) == 4
+
+
+def broken_answers(engine):
+    """An answer that vLLM ends for a reason of its own is told with an error."""
+    run = engine.engine.step
+
+    def breaking():
+        outputs = run()
+        for output in outputs:
+            if output.finished:
+                output.outputs[0].finish_reason = "repetition"
+        return outputs
+
+    engine.engine.step = breaking
+    engine.submit(Request((5, 6)), Settings(GREEDY, max_new_tokens=2))
+    told = [update for _ in range(9) for update in engine.step()]
+    engine.engine.step = run
+    (update,) = told
+    assert update.answer.finish_reason == "error" and "'repetition'" in str(update.error) and not engine.busy
 
 
 def cancellation(engine):
