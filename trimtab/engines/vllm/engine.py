@@ -143,6 +143,8 @@ class VLLMEngine:
             PromptError: the prompt is empty, has unknown ids, or leaves no room for the answer.
             ConfigError: keywords, or settings that vLLM refuses or would understand otherwise.
         """
+        from vllm.exceptions import VLLMClientError
+
         self._check(request, settings)
         if REFERENCE in request.knobs:
             prompt, extra, coefficients = list(request.prompt), dict(request.knobs), self._without_vectors()
@@ -162,7 +164,7 @@ class VLLMEngine:
             for key, asked in answers.items():
                 params = params_of(request, settings, asked.number, extra, self.vocabulary)
                 self._vllm.add_request(key, {"prompt_token_ids": prompt}, params, lora_request=adapter)
-        except ValueError as error:
+        except (ValueError, VLLMClientError) as error:  # the second is none of the first
             self._drop(answers)
             raise ConfigError(
                 given=f"a request that vLLM refuses: {error}", expected="one that it runs", hint="see its log"

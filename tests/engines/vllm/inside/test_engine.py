@@ -126,19 +126,23 @@ def refusals(engine):
 
 def half_refused(engine):
     """Where vLLM refuses the second of three answers it keeps none, and the engine goes on."""
-    add, added = engine.engine.add_request, []
+    from vllm.exceptions import VLLMValidationError
 
-    def refusing(key, *told, **named):
-        added.append(key)
-        if len(added) == 2:
-            raise ValueError("too much")
-        return add(key, *told, **named)
+    add = engine.engine.add_request
+    for error in (ValueError("too much"), VLLMValidationError("too much")):
+        added = []
 
-    engine.engine.add_request = refusing
-    with pytest.raises(ConfigError, match="too much"):
-        engine.submit(Request((5, 6), 3), Settings(max_new_tokens=4))
-    engine.engine.add_request = add
-    assert len(added) == 2 and not engine.busy and not engine.engine.has_unfinished_requests()
+        def refusing(key, *told, added=added, error=error, **named):
+            added.append(key)
+            if len(added) == 2:
+                raise error
+            return add(key, *told, **named)
+
+        engine.engine.add_request = refusing
+        with pytest.raises(ConfigError, match="too much"):
+            engine.submit(Request((5, 6), 3), Settings(max_new_tokens=4))
+        engine.engine.add_request = add
+        assert len(added) == 2 and not engine.busy and not engine.engine.has_unfinished_requests()
     assert len(generate(engine, ["w1"], Settings(GREEDY, max_new_tokens=4))[0].token_ids) == 4
 
 
