@@ -210,14 +210,3 @@ def test_two_ranks_give_the_answers_of_one(policy_file, started, monkeypatch):
     texts = prompts(6, seed=4)
     knobs = [{"strength": value} for value in (0, 0.5, -0.3, 1, 2, 0.7)]
     assert same(engine, policy, texts, Settings(GREEDY, max_new_tokens=12), knobs) < 1e-4
-
-
-# The last one: numba, which vLLM loads for it, hinders later starts in this process.
-def test_what_would_not_steer_is_refused_at_the_start(policy_file, started):
-    file = policy_file("base * guide")
-    with pytest.raises(ConfigError, match="speculative"):
-        started(file, speculative_config={"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2})
-    with pytest.raises(ConfigError, match="base, which has 4 attention heads"):
-        started(file, tensor_parallel_size=3)
-    with pytest.raises(ConfigError, match="nonsense"):
-        started(file, nonsense=1)
