@@ -106,16 +106,14 @@ class LocalEngine:
     def _tell(self, owner: Owner, written: Written) -> Update:
         """Tell what a running row has written."""
         speller = self._spellers.setdefault(owner.place, Speller(self._vocabulary))
-        speller.push(written.token_ids[len(speller) :])
+        pieces = speller.of(written.token_ids)
         text = before_stops(speller.text, owner.settings.stop)
-        return Update(owner.ticket, owner.answer, text, written=written, pieces=tuple(speller.pieces))
+        return Update(owner.ticket, owner.answer, text, written=written, pieces=pieces)
 
     def _close(self, row: Row) -> Update:
         """Turn a finished row into the last word on its answer."""
         owner = self._open.pop(row.place)
         speller = self._spellers.pop(row.place, None)
         answer = to_answer(row, self._vocabulary.decode(row.request.prompt), self._vocabulary, owner.settings)
-        if speller is not None:
-            speller.push(row.tokens[len(speller) :])
-        pieces = () if speller is None else tuple(speller.pieces[: len(row.tokens)])
+        pieces = () if speller is None else speller.of(row.tokens)
         return Update(owner.ticket, owner.answer, answer.text, answer, row.error, pieces=pieces)

@@ -51,12 +51,12 @@ def contributions(
         >>> [(name, round(value.item(), 3)) for name, value in found.items()]  # ln .5, 2 ln .8
         [('base', -0.693), ('guide', -0.446)]
     """
+    placed = {leaf: logits.unsqueeze(1) for leaf, logits in leaf_logits.items()}
     told: dict[str, Tensor] = {}
     for factor, exponent in parts(policy):
         weight = torch.as_tensor(exponent.values(knobs), dtype=torch.float32).expand(len(tokens))[:, None]
         value = torch.zeros(tokens.shape, device=tokens.device)
         if bool(weight.any()):
-            placed = {leaf: logits.unsqueeze(1) for leaf, logits in leaf_logits.items()}
             said = factor.combine(placed, knobs).squeeze(1)
             weight = weight.to(tokens.device)
             chosen = said.gather(1, tokens)

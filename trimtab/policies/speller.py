@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trimtab.policies.vocabulary import Vocabulary
 
@@ -35,6 +35,11 @@ class Speller:
 
     def __len__(self) -> int:
         return len(self.pieces)
+
+    def of(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """Return the pieces of all tokens so far, of which it has seen the first; those of a stop may be gone again."""
+        self.push(tokens[len(self) :])
+        return tuple(self.pieces[: len(tokens)])
 
     def push(self, tokens: Iterable[int]) -> str:
         """Take tokens on, and return what they add to the text."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trimtab.decoding.answer import FinishReason
-from trimtab.decoding.hunt import Found
 from trimtab.policies.vocabulary import Vocabulary
 from trimtab.serving.numbers import finite, told
 from trimtab.serving.spelled import Piece, piece_to_dict
@@ -173,11 +172,6 @@ class Shape:
 def usage(prompt_tokens: int, tokens: int) -> dict[str, int]:
     """Return OpenAI's count of tokens."""
     return {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens}
-
-
-def best_of(found: Found) -> float:
-    """Return the score of the best answer."""
-    return found.hypotheses[0][1]
 
 
 def _told(text: str, log_prob: float) -> dict[str, Any]:

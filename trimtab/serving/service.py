@@ -30,7 +30,7 @@ from trimtab.serving.metrics import Metrics
 from trimtab.serving.numbers import finite
 from trimtab.serving.questions import ChatQuestion, CompletionQuestion
 from trimtab.serving.refusals import NotFoundError, late
-from trimtab.serving.replies import Chosen, Shape, best_of
+from trimtab.serving.replies import Chosen, Shape
 from trimtab.serving.runner import Runner, Ticket
 from trimtab.serving.sink import AsyncSink
 from trimtab.serving.spelled import Growing, Piece
@@ -216,7 +216,7 @@ class Service:
         growing = Growing(self.menu.vocabulary, job.alternatives is not None or job.details is not None)
         _, pieces = growing.take(Update(0, 0, answer.text, answer))
         chosen = self._chosen(index, answer, pieces)
-        return Chosen(index, chosen.text, chosen.finish, pieces, chosen.kl, chosen.tokens, best_of(found), told)
+        return Chosen(index, chosen.text, chosen.finish, pieces, chosen.kl, chosen.tokens, found.hypotheses[0][1], told)
 
     async def scores(self, prompt: str, completions: Sequence[str]) -> list[float]:
         """Score answers by the reward that is loaded.

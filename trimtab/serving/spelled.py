@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,10 +61,8 @@ class Growing:
         self.tokens = max(self.tokens, len(written.token_ids))
         if not self.told:
             return text, []
-        texts: Sequence[str] = update.pieces
-        if len(texts) < len(written.token_ids):  # an engine that spells nothing out
-            self._speller.push(written.token_ids[len(self._speller) :])
-            texts = self._speller.pieces
+        spelled = len(update.pieces) == len(written.token_ids)  # an engine that streams nothing spells nothing out
+        texts = update.pieces if spelled else self._speller.of(written.token_ids)
         return text, [_piece(texts[i], written, i) for i in range(count, len(written.token_ids))]
 
 

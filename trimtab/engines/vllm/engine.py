@@ -337,19 +337,17 @@ class VLLMEngine:
             finish=finish_of(said.finish_reason, said.stop_reason, self.vocabulary.end_ids),
         )
         answer = to_answer(row, self.vocabulary.decode(asked.request.prompt), self.vocabulary, asked.settings)
-        if speller is not None:
-            speller.push(tokens[len(speller) :])
-        pieces = () if speller is None else tuple(speller.pieces[: len(tokens)])
+        pieces = () if speller is None else speller.of(tokens)
         error = broken(said.finish_reason) if answer.finish_reason == "error" else None
         return Update(asked.ticket, asked.number, answer.text, answer, error, pieces=pieces)
 
     def _tell(self, key: str, asked: _Asked, said: CompletionOutput) -> Update:
         """Tell what an unfinished answer has."""
         speller = self._spellers.setdefault(key, Speller(self.vocabulary))
-        speller.push(said.token_ids[len(speller) :])
+        pieces = speller.of(said.token_ids)
         written = Written(tuple(said.token_ids), tuple(log_probs_of(said)))
         text = before_stops(speller.text, asked.settings.stop)
-        return Update(asked.ticket, asked.number, text, written=written, pieces=tuple(speller.pieces))
+        return Update(asked.ticket, asked.number, text, written=written, pieces=pieces)
 
 
 def _view(layout: Layout) -> View:
