@@ -128,3 +128,9 @@ def test_an_address_that_is_taken_or_nobodys_is_refused_before_anything_is_loade
             take_address("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(ConfigError, match=r"--host no\.such\.invalid"):
         take_address("no.such.invalid", 8000)
+
+
+def test_without_the_extra_it_says_what_to_install():
+    code = "import sys; sys.modules['uvicorn'] = None; import trimtab.serving"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode and 'pip install "trimtab[serve]"' in ran.stderr
