@@ -1,15 +1,26 @@
-"""The built-in model in float32: drafts and shared prompts change nothing in long greedy answers."""
+"""The built-in model: drafts, shared prompts and neighbours change nothing in long answers."""
+
+import platform
+import random
 
 import pytest
+import torch
 
 from trimtab.benchmarks.setup import Setup
-from trimtab.decoding.pool import decode
-from trimtab.decoding.request import Request, Settings
+from trimtab.decoding.pool import Pool, decode
+from trimtab.decoding.request import Bounds, Request, Settings
 from trimtab.decoding.sampling import Sampling
+from trimtab.policies.knob import Knob
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 GREEDY = Settings(Sampling(temperature=0.0), min_new_tokens=256, max_new_tokens=256)
+
+
+IN_COMPANY = pytest.mark.skipif(
+    platform.machine() != "x86_64" or torch.cpu._is_amx_tile_supported(),
+    reason="where there are matrix tiles (AMX), torch's attention takes other kernels when there are many rows",
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +56,36 @@ def test_greedy_answers_to_one_long_prompt_are_that_of_the_prompt_alone(bench):
     assert [row.tokens for row in many] == [alone.tokens] * 8
     for row in many:
         assert row.kl == pytest.approx(alone.kl, abs=1e-3)
+
+
+@IN_COMPANY
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_sampled_answers_are_the_same_alone_and_in_company(dtype):
+    """Log-probabilities are equal to the last bit; prompts of all lengths, rows that come and go."""
+    bench, draw = Setup(dtype=dtype), random.Random(0)
+    strength = Knob("strength", 1.0, min=0, max=3)
+    policy, text = bench.base * (bench.lora / bench.base) ** strength, bench.long_prompt
+    requests = [
+        (
+            Request(tuple(text[:length]), n=draw.choice([1, 1, 4]), knobs={"strength": draw.choice([0.0, 0.5, 2.0])}),
+            Settings(
+                Sampling(temperature=draw.choice([0.7, 1.0]), top_p=draw.choice([0.9, 1.0])),
+                min_new_tokens=8,
+                max_new_tokens=draw.randint(8, 40),
+                seed=number,
+            ),
+        )
+        for number, length in enumerate(draw.choices(range(1, 300), k=20))
+    ]
+
+    def answers(some):
+        pool, rows = Pool(policy, bounds=Bounds(rows=24)), []
+        for request, settings in some:
+            pool.submit(request, settings)
+        while pool.busy:
+            rows += pool.step()
+        assert all(row.error is None for row in rows)
+        return [(row.tokens, row.log_probs) for row in sorted(rows, key=lambda row: row.place)]
+
+    alone = [answer for each in requests for answer in answers([each])]
+    assert answers(requests) == alone

@@ -1,14 +1,12 @@
 """Caches as values: random operations against plain lists, and real models whose old states are stepped again."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import StateError
-from trimtab.policies import shared
+from trimtab.policies import attention, cache, shared, slots
 from trimtab.policies.advance import step
 from trimtab.policies.cache import Rows
 from trimtab.policies.slots import Slots
@@ -28,55 +26,42 @@ class Numbers:
         return list(range(self.last - count + 1, self.last + 1))
 
 
-def padded(lists, filler):
-    width = max(map(len, lists))
-    return torch.tensor([[filler] * (width - len(row)) + row for row in lists], dtype=torch.float32)
-
-
 def as_keys(numbers):
     return numbers[:, None, :, None].expand(-1, HEADS, -1, SIZE).clone()
 
 
-def rows_of(lists, *, lean=True, keyed=True, filler=-7.0, lanes=1, room=2):
-    """Build rows whose keys are the numbers, whose values are the negated numbers; padding holds junk."""
+def rows_of(lists, *, filler=-7.0, lanes=1, room=2):
+    """Build rows whose keys are the numbers, whose values are the negated numbers; past the rows' ends is junk."""
     lengths = torch.tensor([len(row) for row in lists])
     width = int(lengths.max())
-    mask = None if bool((lengths == width).all()) else torch.arange(width) >= (width - lengths)[:, None]
-    if not keyed:
-        return Rows(lengths, width, mask, None, padded(lists, 0).long(), lean)
-    keys = as_keys(padded(lists, filler))
-    return Rows(lengths, width, mask, Slots.holding([keys, -keys], lanes=lanes, room=room), None, lean)
+    filled = [row + [filler] * (width - len(row)) for row in lists]
+    keys = as_keys(torch.tensor(filled, dtype=torch.float32))
+    return Rows(lengths, lengths, None, Slots.holding([keys, -keys], lengths, lanes=lanes, room=room))
 
 
 def extended(rows, block):
-    """Append a block of numbers, as the two forward passes do."""
+    """Append a block of numbers, as the forward pass does."""
     block = torch.tensor(block, dtype=torch.float32)
-    if rows.slots is None:
-        mask = None if rows.mask is None else torch.nn.functional.pad(rows.mask, (0, block.shape[1]), value=True)
-        tokens = torch.cat([rows.tokens, block.long()], 1)
-        lengths, width = rows.lengths + block.shape[1], rows.width + block.shape[1]
-        return replace(rows, lengths=lengths, width=width, mask=mask, tokens=tokens)
     grown = rows.grown(block.shape[1])
-    for keys, values in grown.layers:
-        keys[:, :, -block.shape[1] :] = as_keys(block)
-        values[:, :, -block.shape[1] :] = -as_keys(block)
+    ((keys, values),) = grown.layers(grown.width)
+    for row, (end, numbers) in enumerate(zip(grown.ends.tolist(), as_keys(block), strict=True)):
+        keys[row, :, end - block.shape[1] : end] = numbers
+        values[row, :, end - block.shape[1] : end] = -numbers
     return grown
 
 
 def read(rows):
     """Return the numbers that each row holds, in order."""
-    mask = torch.ones((len(rows), rows.extent), dtype=torch.bool) if rows.seen is None else rows.seen
-    assert mask.shape == (len(rows), rows.extent) and mask.sum(1).tolist() == rows.lengths.tolist()
-    if rows.slots is None:
-        assert rows.tokens.shape == mask.shape and not rows.tokens[~mask].any()
-        return [row[kept].tolist() for row, kept in zip(rows.tokens, mask, strict=True)]
-    ((keys, values),) = rows.layers
+    seen = rows.seen(rows.width)
+    ((keys, values),) = rows.layers(rows.width)
     assert keys.shape == (len(rows), HEADS, rows.width, SIZE)
     if rows.shared is not None:
+        seen = torch.cat([rows.shared.seen, seen], 1)
         common = list(rows.shared.copies())
         keys, values = torch.cat([common[0], keys], 2), torch.cat([common[1], values], 2)
+    assert seen.sum(1).tolist() == rows.lengths.tolist()
     found = []
-    for key, value, kept in zip(keys, values, mask, strict=True):
+    for key, value, kept in zip(keys, values, seen, strict=True):
         numbers = key[0, kept, 0]
         assert torch.equal(key[:, kept], as_keys(numbers[None])[0]) and torch.equal(value[:, kept], -key[:, kept])
         found.append(numbers.int().tolist())
@@ -113,21 +98,22 @@ def operate(name, random, known, numbers):
 
 @pytest.fixture(params=[1, 10**6], ids=["shared", "copied"])
 def worth(request):
-    """Share slots wherever any would be saved, or never."""
-    before, shared._WORTH = shared._WORTH, request.param
-    yield request.param
-    shared._WORTH = before
+    """Share chunks of four slots wherever any would be saved, or never."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared, "_WORTH", request.param)
+        for module in (attention, cache, shared, slots):
+            patch.setattr(module, "CHUNK", 4)
+        yield
 
 
 @pytest.mark.usefixtures("worth")
-@pytest.mark.parametrize(("lean", "keyed"), [(True, True), (False, True), (False, False)])
-@settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3), operations=OPERATIONS)
-def test_any_operations_on_any_rows_leave_all_rows_right(lean, keyed, lengths, operations):
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(1, 10), min_size=1, max_size=3), operations=OPERATIONS)
+def test_any_operations_on_any_rows_leave_all_rows_right(lengths, operations):
     """Every rows value made on the way is read again after every later operation."""
     numbers = Numbers()
     lists = [numbers.take(length) for length in lengths]
-    known = [(rows_of(lists, lean=lean, keyed=keyed), lists)]
+    known = [(rows_of(lists), lists)]
     for name, random in operations:
         known.append(operate(name, random, known, numbers))
         for rows, expected in known:
@@ -169,22 +155,29 @@ def test_newcomers_take_free_lanes_without_a_copy():
     assert read(grown)[3:] == [[13, 14, 4], [15, 16, 5]]
 
 
-@pytest.mark.parametrize("keyed", [True, False])
-def test_the_narrower_side_of_a_join_is_padded_on_the_left_with_zeros(keyed):
-    wide, narrow = rows_of([[1, 2, 3]], keyed=keyed), rows_of([[4]], keyed=keyed)
-    for rows, order in ((wide.join(narrow), [0, 1]), (narrow.join(wide), [1, 0])):
-        assert read(rows) == [[[1, 2, 3], [4]][i] for i in order]
-        row = order.index(1)
-        assert rows.mask[row].tolist() == [False, False, True]
-        if keyed:  # what is masked has no weight, but no weight times NaN is NaN
-            ((keys, values),) = rows.layers
-            assert not keys[row, :, :2].any() and not values[row, :, :2].any()
+def test_rows_begin_at_the_first_slot_and_join_without_moving():
+    wide, narrow = rows_of([[1, 2, 3]], lanes=2), rows_of([[4]])
+    both = wide.join(narrow)
+    assert both.slots is wide.slots and both.ends.tolist() == [3, 1] and not both.even
+    assert both.seen(4).tolist() == [[True, True, True, False], [True, False, False, False]]
+    other = narrow.join(wide)
+    assert read(both) == [[1, 2, 3], [4]] and read(other) == [[4], [1, 2, 3]] and rows_of([[1, 2], [3, 4]]).even
+    ((keys, values),) = other.layers(3)  # what is masked has no weight, but no weight times NaN is NaN
+    assert torch.isfinite(keys).all() and torch.isfinite(values).all()
+    assert read(extended(both, [[5, 6], [7, 8]])) == [[1, 2, 3, 5, 6], [4, 7, 8]]
+
+
+def test_slots_that_nobody_wrote_to_hold_zeros():
+    rows = extended(rows_of([[1, 2, 3], [4, 5, 6]], lanes=4, room=40), [[7], [8]])
+    for tensor in rows.slots.tensors:
+        assert not tensor[:2, :, 4:].any() and not tensor[2:].any()
 
 
 def test_a_hole_may_stay_in_the_middle_and_goes_when_there_are_many():
     rows = extended(rows_of([[1, 2], [3, 4]], room=80), [[5, 6], [7, 8]])
     back = extended(rows.rollback(torch.tensor([2, 1])), [[9], [10]])
-    assert back.width == 5 and back.mask.tolist() == [[True, True, False, False, True], [True, True, True, False, True]]
+    seen = [[True, True, False, False, True], [True, True, True, False, True]]
+    assert back.width == 5 and back.seen(5).tolist() == seen and back.slots is rows.slots
     assert read(back) == [[1, 2, 9], [3, 4, 7, 10]] and read(rows) == [[1, 2, 5, 6], [3, 4, 7, 8]]
     widest, expected = 0, [[1, 2, 9], [3, 4, 7, 10]]
     for number in range(20, 200, 4):
@@ -196,24 +189,17 @@ def test_a_hole_may_stay_in_the_middle_and_goes_when_there_are_many():
     assert widest <= 20  # spare slots: 16, or a quarter
 
 
-def test_rows_of_models_that_only_know_padding_never_have_holes():
-    rows = extended(rows_of([[1, 2], [3, 4]], lean=False), [[5, 6], [7, 8]])
-    back = rows.rollback(torch.tensor([2, 1]))
-    assert back.mask.tolist() == [[False, True, True], [True, True, True]]
-    assert rows.rollback(torch.tensor([1, 1])).mask is None
-
-
 @pytest.mark.parametrize("first", ["compact", "hole"])
 def test_nan_in_one_row_stays_in_that_row(first):
     good, bad = rows_of([[1, 2], [3, 4]], room=80), rows_of([[5]])
-    ((keys, values),) = bad.layers
+    ((keys, values),) = bad.layers(1)
     keys.fill_(torch.nan), values.fill_(torch.nan)
     rows = extended(good.join(bad), [[6], [7], [8]])
     drop = torch.tensor([1, 0, 1]) if first == "hole" else torch.tensor([0, 0, 0])
     rows = extended(rows.rollback(drop), [[9], [10], [11]])
     kept = rows.select(torch.tensor([1, 0])).join(rows_of([[12]]))
     for picked in (rows.select(torch.tensor([0, 1])), kept, kept.select(torch.tensor([2, 1, 0]))):
-        ((keys, values),) = picked.layers
+        ((keys, values),) = picked.layers(picked.width)
         assert bool(torch.isfinite(keys).all() and torch.isfinite(values).all())
 
 

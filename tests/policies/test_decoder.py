@@ -104,8 +104,8 @@ def test_rows_of_several_adapters_are_one_forward(monkeypatch):
     seen = replace(a, view=replace(a.view, prefix=(9, 8)))
     leaves = [base, a, b, seen]
     calls = []
-    forward = Decoder.forward
-    monkeypatch.setattr(Decoder, "forward", lambda self, *args: calls.append(args) or forward(self, *args))
+    run = Decoder._run
+    monkeypatch.setattr(Decoder, "_run", lambda self, *args: calls.append(args) or run(self, *args))
     following = torch.tensor([[1, 2], [3, 4], [5, 6]])
     with torch.no_grad():
         first, state = init(leaves, PROMPTS)

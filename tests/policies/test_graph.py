@@ -7,7 +7,7 @@ import torch
 
 from trimtab.decoding.pool import decode
 from trimtab.decoding.request import Request, Settings
-from trimtab.policies import shared
+from trimtab.policies import attention, cache, shared, slots
 from trimtab.policies.family import knows
 from trimtab.policies.graph import FixedStep, Graphs
 from trimtab.policies.lm import LM
@@ -26,10 +26,12 @@ def adapted():
 @pytest.mark.parametrize("ragged", [True, False])
 def test_fixed_shapes_give_what_growing_ones_give(ragged, forked, monkeypatch):
     monkeypatch.setattr(shared, "_WORTH", 1)
+    for module in (attention, cache, shared, slots):
+        monkeypatch.setattr(module, "CHUNK", 4)
     lm = adapted()
     leaves = [lm, replace(lm, adapter="a")]
     with torch.no_grad():
-        _, state = lm.trunk.init(leaves, PROMPTS if ragged else [prompt[:1] for prompt in PROMPTS])
+        _, state = lm.trunk.init(leaves, PROMPTS if ragged else [[i, 2, 3, 4, 5] for i in range(3)])
         if forked:
             state = state.select(torch.tensor([0, 0, 2, 2]))
             assert state.stacks[0].rows.shared is not None
@@ -39,11 +41,12 @@ def test_fixed_shapes_give_what_growing_ones_give(ragged, forked, monkeypatch):
             grown = state.stacks[0].rows.grown(1)
             fixed = FixedStep(lm.trunk._decoder, grown, state.stacks[0].scales)
             found = fixed.run(grown, tokens.repeat_interleave(2, 0))
-            keys = [layer[0].clone() for layer in grown.layers]
+            seen = grown.seen(grown.width)[:, None, :, None]
+            keys = [layer[0] * seen for layer in grown.layers(grown.width)]
             expected, state = lm.trunk.step(state, tokens)
             torch.testing.assert_close(found.view(3, 2, 1, -1).transpose(0, 1), expected, atol=1e-4, rtol=0)
-            for mine, theirs in zip(keys, state.stacks[0].rows.layers, strict=True):
-                torch.testing.assert_close(mine, theirs[0], atol=1e-5, rtol=0)
+            for mine, theirs in zip(keys, state.stacks[0].rows.layers(grown.width), strict=True):
+                torch.testing.assert_close(mine, theirs[0] * seen, atol=1e-5, rtol=0)
 
 
 def test_processors_do_not_capture():

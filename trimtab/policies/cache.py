@@ -1,125 +1,118 @@
 """Key-value caches as values: rows can be picked, shortened, extended and appended, and a state once made stays valid.
 
-Rows are aligned to the right. A slot that holds no token of its row (left of a short prompt, or where a token has been
-rolled back) is masked. Appending does not copy, see ``slots.py``; nor does forking a long prompt, see ``shared.py``.
+All rows begin at the first slot and each ends at a place of its own, so where a token is does not depend on other rows:
+what is computed for a row has the same bits whatever it is computed with. A token that is rolled back leaves a hole.
+Appending does not copy, see ``slots.py``; nor does forking a long prompt, see ``shared.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from trimtab.policies.shared import Shared, pays
-from trimtab.policies.slots import Slots, room
+from trimtab.policies.slots import CHUNK, Slots, picked, room, widened
 from trimtab.policies.transfer import to_device
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each (N, H, W, D)."""
 
 _SPARE = 16
-"""Masked slots that are never worth a copy."""
+"""Holes that are never worth a copy."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """N rows of tokens, of which the last W slots are their own.
+    """N rows of tokens, in slots that they share and slots of their own after them.
 
     Args:
         lengths: tokens of each row, shape (N,), on the CPU.
-        width: W.
-        mask: which of them hold a token, shape (N, W); None when all do.
-        slots: keys and values; None for models whose state is not a key-value cache.
-        tokens: token ids, shape (N, W), any in masked slots; only kept where there are no slots.
-        lean: whether the lean pass reads them. It can mask slots between tokens and read shared ones; others cannot.
+        ends: its own slots, holes included, shape (N,), on the CPU.
+        holes: which of them have lost their token, shape (N, any width); None for no holes.
+        slots: keys and values.
         shared: slots before these that rows have in common.
     """
 
     lengths: Tensor
-    width: int
-    mask: Tensor | None
-    slots: Slots | None
-    tokens: Tensor | None
-    lean: bool = False
+    ends: Tensor
+    holes: Tensor | None
+    slots: Slots
     shared: Shared | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @property
-    def layers(self) -> Layers:
-        """Each layer's keys and values in the rows' own slots, each (N, H, W, D)."""
-        views = self._views()
+    @cached_property
+    def width(self) -> int:
+        """Own slots of the longest row."""
+        return int(self.ends.max())
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether every row has a token in every slot up to the width, and they share nothing."""
+        return self.shared is None and self.holes is None and bool((self.ends == self.width).all())
+
+    def layers(self, width: int) -> Layers:
+        """Return each layer's keys and values in the first of the rows' own slots, each (N, H, width, D)."""
+        views = [tensor[: len(self), :, :width] for tensor in self.slots.tensors]
         return list(zip(views[::2], views[1::2], strict=True))
 
-    @property
-    def extent(self) -> int:
-        """Slots of a row, shared ones included."""
-        return self.width if self.shared is None else self.shared.width + self.width
-
-    @property
-    def seen(self) -> Tensor | None:
-        """Which slots hold a token, shared ones included, shape (N, extent); None when all do."""
-        if self.shared is None:
-            return self.mask
-        if self.mask is None and self.shared.mask is None:
-            return None
-        return torch.cat([self.shared.seen, self._full_mask()], 1)
-
-    @staticmethod
-    def of_layers(layers: Sequence[tuple[Tensor, Tensor]], like: Rows) -> Rows:
-        """Return rows like the given ones over tensors that a model has made."""
-        tensors = [tensor for layer in layers for tensor in layer]
-        return replace(like, slots=Slots(tensors, len(like), like.width, None), tokens=None)
-
-    def longer(self, block: int) -> Rows:
-        """Count ``block`` more tokens in each row; their slots are for the caller to add."""
-        mask = None if self.mask is None else F.pad(self.mask, (0, block), value=True)
-        return replace(self, lengths=self.lengths + block, width=self.width + block, mask=mask)
+    def seen(self, width: int) -> Tensor:
+        """Return which of the first own slots hold a token of their row, shape (N, width)."""
+        device = self.slots.device
+        seen = torch.arange(width, device=device) < to_device(self.ends, device)[:, None]
+        return seen if self.holes is None else seen & ~widened(self.holes, width, dim=1)[:, :width]
 
     def grown(self, block: int) -> Rows:
-        """Return the rows with ``block`` more slots each, whose keys and values the caller writes."""
-        slots, width = self._slots, self.width + block
-        if not slots.may_grow(len(self), self.width, len(self), width):
-            slots = self._holding(self._views(), lanes=len(self), more=block + room(self.width))
-        slots.width = width
-        return replace(self.longer(block), slots=slots)
+        """Return the rows with ``block`` more tokens each, whose keys and values the caller writes."""
+        ends, slots = self.ends + block, self.slots
+        if not slots.may_grow(self.ends, len(self), self.width + block):
+            slots = self._copied(lanes=len(self), more=block + room(self.width))
+        slots.ends = ends
+        return replace(self, lengths=self.lengths + block, ends=ends, slots=slots)
 
     def select(self, index: Tensor) -> Rows:
         """Keep these rows, in this order."""
         if torch.equal(index, torch.arange(len(self))):
             return self
-        if self.lean and self.shared is None and pays(index, self.width):
+        if self.shared is None and pays(index, self.width // CHUNK * CHUNK):
             return self._forked(index)
-        mask = None if self.mask is None else self.mask[index.to(self.mask.device)]
-        tokens = None if self.tokens is None else self.tokens[index.to(self.tokens.device)]
-        slots = None if self.slots is None else self._picked(self.slots, index)
+        holes = None if self.holes is None else self.holes[index.to(self.holes.device)]
         shared = None if self.shared is None else self.shared.select(index)
-        picked = replace(self, lengths=self.lengths[index], mask=mask, slots=slots, tokens=tokens, shared=shared)
+        kept = replace(
+            self,
+            lengths=self.lengths[index],
+            ends=self.ends[index],
+            holes=holes,
+            slots=self._picked(index),
+            shared=shared,
+        )
         if shared is not None and not pays(shared.lane, shared.width):
-            picked = picked._alone()
-        return picked._compact() if picked._sparse() else picked
+            kept = kept._alone()
+        return kept._compact() if kept._sparse() else kept
 
     def rollback(self, dropped: Tensor) -> Rows:
-        """Forget the last ``dropped[n]`` tokens of each row: their slots are masked, and dropped when many are."""
+        """Forget the last ``dropped[n]`` tokens of each row: they leave holes, which are closed when there are many."""
         if not bool(dropped.any()):
             return self
         if self.shared is not None and bool((dropped > self._own).any()):
             return self._alone().rollback(dropped)
-        mask = self._full_mask()
-        from_end = mask.flip(1).cumsum(1).flip(1)  # 1 for a row's last token, 2 for the one before it
-        mask = mask & (from_end > to_device(dropped, mask.device)[:, None])
-        shorter = replace(self, lengths=self.lengths - dropped, mask=mask)
-        # A masked slot has no weight, but 0 times NaN is NaN: what broke a dropped token must not stay.
-        dense = not self.lean or shorter._sparse() or self._poisoned()
-        return shorter._compact() if dense else shorter
+        seen = self.seen(self.width)
+        from_end = seen.flip(1).cumsum(1).flip(1)  # 1 for a row's last token, 2 for the one before it
+        holes = seen & (from_end <= to_device(dropped, seen.device)[:, None])
+        if self.holes is not None:
+            holes = holes | widened(self.holes, self.width, dim=1)[:, : self.width]
+        shorter = replace(self, lengths=self.lengths - dropped, holes=holes)
+        # A hole has no weight, but 0 times NaN is NaN: what broke a dropped token must not stay.
+        return shorter._compact() if shorter._sparse() or self._poisoned() else shorter
 
     def join(self, other: Rows) -> Rows:
-        """Append rows; the narrower side is padded on the left."""
+        """Append rows."""
         if self.shared is not None or other.shared is not None:
             # Rows that share nothing may begin with a prompt that the others share.
             a, b = (rows._forked(torch.arange(len(rows))) if rows.shared is None else rows for rows in (self, other))
@@ -130,106 +123,94 @@ class Rows:
 
     def _joined(self, other: Rows, shared: Shared | None) -> Rows:
         """Append rows and their own slots."""
-        width = max(self.width, other.width)
-        a, b = self._widened(width), other._widened(width)
-        lengths = torch.cat([self.lengths, other.lengths])
-        mask = None if a.mask is None and b.mask is None else torch.cat([a._full_mask(), b._full_mask()])
-        both = replace(a, lengths=lengths, mask=mask, shared=shared)
-        if a.tokens is not None and b.tokens is not None:
-            return replace(both, tokens=torch.cat([a.tokens, b.tokens]))
-        slots = a._slots
-        if not slots.may_grow(len(a), width, len(lengths), width):
-            slots = a._holding(a._views(), lanes=len(lengths), more=room(width))
-        for mine, theirs in zip(slots.tensors, b._views(), strict=True):
-            mine[len(a) : len(lengths), :, :width] = theirs
-        slots.rows = len(lengths)
-        slots.poison(b._slots.poisoned)
-        return replace(both, slots=slots)
+        ends, lengths = torch.cat([self.ends, other.ends]), torch.cat([self.lengths, other.lengths])
+        width, slots = max(self.width, other.width), self.slots
+        if not slots.may_grow(self.ends, len(ends), width):
+            slots = self._copied(lanes=len(ends), more=width - self.width + room(width))
+        for mine, theirs in zip(slots.tensors, other.slots.tensors, strict=True):
+            mine[len(self) : len(ends), :, : other.width] = theirs[: len(other), :, : other.width]
+        slots.ends = ends
+        slots.poison(other.slots.poisoned)
+        holes = None
+        if self.holes is not None or other.holes is not None:
+            device = slots.device
+            each = (
+                torch.zeros((len(rows), width), dtype=torch.bool, device=device)
+                if rows.holes is None
+                else widened(rows.holes, width, dim=1)[:, :width]
+                for rows in (self, other)
+            )
+            holes = torch.cat(list(each))
+        return Rows(lengths, ends, holes, slots, shared)
 
     def _forked(self, index: Tensor) -> Rows:
-        """Return picked rows that have all slots so far in common, and none of their own."""
-        whole: ref[object] = ref(self)
-        origins = tuple((whole, i) for i in range(len(self)))
-        everything = Shared(self._views(), self.mask, self.lengths, origins, torch.arange(len(self)))
-        nothing = (view[:1, :, :0].expand(len(index), -1, -1, -1) for view in self._views())
-        slots = self._holding(nothing, lanes=len(index), more=room(self.width))
-        lengths, shared = self.lengths[index], everything.select(index)
-        return replace(self, lengths=lengths, width=0, mask=None, slots=slots, shared=shared)
+        """Return picked rows that have their whole chunks so far in common, and the rest in slots of their own."""
+        if self.holes is not None:
+            return self._compact()._forked(index)
+        chunks = self.ends // CHUNK
+        common = int(chunks.max()) * CHUNK
+        me: ref[object] = ref(self)
+        origins = tuple((me, i) for i in range(len(self)))
+        prompts = [tensor[: len(self), :, :common] for tensor in self.slots.tensors]
+        shared = Shared(prompts, chunks, origins, torch.arange(len(self))).select(index)
+        first, ends = chunks[index] * CHUNK, (self.ends - chunks * CHUNK)[index]
+        places = first[:, None] + torch.arange(int(ends.max()))
+        slots = self._holding(picked(self.slots.tensors, index, places, ends), ends, lanes=len(index))
+        return Rows(self.lengths[index], ends, None, slots, shared)
 
     def _alone(self, lanes: int = 0) -> Rows:
         """Give every row slots of its own for what it shares, with lanes for more rows."""
         if self.shared is None:
             return self
-        tensors = (torch.cat(pair, 2) for pair in zip(self.shared.copies(), self._views(), strict=True))
-        slots = self._holding(tensors, lanes=lanes, more=room(self.extent))
-        return replace(self, width=self.extent, mask=self.seen, slots=slots, shared=None)
+        if self.holes is not None:
+            return self._compact()._alone(lanes)
+        before, common = self.shared.before, self.shared.width
+        ends = before + self.ends
+        order = torch.arange(int(ends.max()))
+        places = torch.where(order < before[:, None], order, order + common - before[:, None])
+        both = (
+            torch.cat([theirs, mine[: len(self), :, : self.width]], 2)
+            for theirs, mine in zip(self.shared.copies(), self.slots.tensors, strict=True)
+        )
+        slots = self._holding(picked(both, torch.arange(len(self)), places, ends), ends, lanes=lanes)
+        return Rows(self.lengths, ends, None, slots)
 
-    def _picked(self, slots: Slots, index: Tensor) -> Slots:
+    def _picked(self, index: Tensor) -> Slots:
         """Copy the slots of some rows. Lanes that become free are kept for newcomers, as many as there are rows."""
-        there = index.to(slots.device)
+        ends, there = self.ends[index], index.to(self.slots.device)
+        views = (tensor[: len(self), :, : int(ends.max())] for tensor in self.slots.tensors)
         # One row that is forked is written once; others are gathered first.
-        views = (view.expand(len(index), -1, -1, -1) if len(self) == 1 else view[there] for view in self._views())
-        return self._holding(views, lanes=min(slots.lanes, 2 * len(index)), more=room(self.width))
+        rows = (view.expand(len(index), -1, -1, -1) if len(self) == 1 else view[there] for view in views)
+        return self._holding(rows, ends, lanes=min(self.slots.lanes, 2 * len(index)))
 
-    def _widened(self, width: int) -> Rows:
-        """Add masked slots on the left. They hold zeros: a masked slot has no weight, but 0 times NaN is NaN."""
-        extra = width - self.width
-        if not extra:
-            return self
-        mask = F.pad(self._full_mask(), (extra, 0), value=False)
-        if self.slots is None:
-            assert self.tokens is not None
-            return replace(self, width=width, mask=mask, tokens=F.pad(self.tokens, (extra, 0)))
-        tensors = [F.pad(view, (0, 0, extra, 0)) for view in self._views()]
-        return replace(self, width=width, mask=mask, slots=Slots(tensors, len(self), width, self.slots.poisoned))
+    def _copied(self, *, lanes: int, more: int) -> Slots:
+        """Copy all slots into a storage with lanes and slots to spare."""
+        views = (tensor[: len(self), :, : self.width] for tensor in self.slots.tensors)
+        return Slots.holding(views, self.ends, lanes=lanes, room=more, poisoned=self.slots.poisoned)
+
+    def _holding(self, tensors: Iterable[Tensor], ends: Tensor, *, lanes: int) -> Slots:
+        """Copy tensors made from these rows' slots into a storage of their own."""
+        more = room(int(ends.max()))
+        return Slots.holding(tensors, ends, lanes=lanes, room=more, poisoned=self.slots.poisoned)
 
     def _sparse(self) -> bool:
-        """Return whether enough slots are masked in every row to be worth a copy."""
-        return self.mask is not None and self.width - int(self._own.max()) > max(_SPARE, self.width // 4)
+        """Return whether there are enough holes in every row to be worth a copy."""
+        return self.holes is not None and self.width - int(self._own.max()) > max(_SPARE, self.width // 4)
 
     def _compact(self) -> Rows:
-        """Align to the right again, in as few slots as the longest row needs."""
-        own, mask = self._own, self._full_mask()
-        longest = int(own.max())
-        order = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, self.width - longest :]
-        mask = torch.arange(longest, device=mask.device) >= (longest - to_device(own, mask.device))[:, None]
-        kept = None if bool((own == longest).all()) else mask
-        if self.slots is None:
-            assert self.tokens is not None
-            return replace(self, width=longest, mask=kept, tokens=self.tokens.gather(1, order) * mask)
-        wide, hidden = order[:, None, :, None], ~mask[:, None, :, None]
-        tensors = [
-            view.gather(2, wide.expand(-1, view.shape[1], -1, view.shape[3])).masked_fill(hidden, 0)
-            for view in self._views()
-        ]
-        slots = Slots.holding(tensors, lanes=min(self.slots.lanes, 2 * len(self)), room=room(longest))
+        """Close all holes."""
+        own = self._own
+        order = (~self.seen(self.width)).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(own.max())]
+        tensors = list(picked(self.slots.tensors, torch.arange(len(self)), order, own))
+        slots = Slots.holding(tensors, own, lanes=min(self.slots.lanes, 2 * len(self)), room=room(order.shape[1]))
         if self._poisoned():
             slots.poison(torch.stack([tensor.isnan().any() for tensor in tensors]).any())
-        return replace(self, width=longest, mask=kept, slots=slots)
+        return replace(self, ends=own, holes=None, slots=slots)
 
     @property
     def _own(self) -> Tensor:
         """Tokens in each row's own slots, (N,)."""
-        return self.lengths if self.shared is None else self.lengths - self.shared.lengths[self.shared.lane]
-
-    @property
-    def _slots(self) -> Slots:
-        assert self.slots is not None
-        return self.slots
-
-    def _holding(self, tensors: Iterable[Tensor], *, lanes: int, more: int) -> Slots:
-        """Copy tensors made from these rows' slots into a storage of their own."""
-        return Slots.holding(tensors, lanes=lanes, room=more, poisoned=self._slots.poisoned)
+        return self.lengths if self.shared is None else self.lengths - self.shared.before
 
     def _poisoned(self) -> bool:
-        return self.slots is not None and self.slots.poisoned is not None and bool(self.slots.poisoned)
-
-    def _views(self) -> list[Tensor]:
-        return [tensor[: len(self), :, : self.width] for tensor in self._slots.tensors]
-
-    def _full_mask(self) -> Tensor:
-        if self.mask is not None:
-            return self.mask
-        there = self.tokens if self.slots is None else self.slots
-        assert there is not None
-        return torch.ones((len(self), self.width), dtype=torch.bool, device=there.device)
+        return self.slots.poisoned is not None and bool(self.slots.poisoned)

@@ -9,7 +9,7 @@ is kept in float32. It gives no gradients; architectures it does not know run th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from trimtab.policies.attention import Sight, attend
+from trimtab.policies.attention import Sight, attend, in_pieces
 from trimtab.policies.cache import Layers, Rows
 from trimtab.policies.family import acts_on, base_of, projections
 from trimtab.policies.layer import Layer, Sources, pack
@@ -26,7 +26,7 @@ from trimtab.policies.packed import can_reorder
 from trimtab.policies.scales import Scales
 from trimtab.policies.shared import Shared
 from trimtab.policies.shift import EMBEDDINGS, FINAL_NORM, HEAD, Norm, Shifts, Table, stacked
-from trimtab.policies.slots import Slots
+from trimtab.policies.slots import Slots, whole_chunks
 from trimtab.policies.transfer import to_device
 
 _BESIDE = 128
@@ -62,12 +62,12 @@ class _Context:
     Args:
         rotation: cosines and sines of their positions, each (.., T, 1, D).
         sight: what they may attend to.
-        place: which of the rows' own slots they take; None for the last ones.
+        place: which of the rows' own slots they take: the same in all rows, or a tensor, (N, T).
     """
 
     rotation: tuple[Tensor, Tensor]
     sight: Sight
-    place: Tensor | None = None
+    place: slice | Tensor
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class FixedContext:
 
     Args:
         lengths: tokens before this one, (N,).
-        place: which of the rows' own slots the token takes, (1,).
-        seen: which slots hold a token, this one's included, (N, extent).
+        place: which of the rows' own slots the token takes, (N, 1).
+        seen: which of the rows' own slots hold a token, this one's included, (N, W).
         shared: slots before the rows' own, that they have in common.
     """
 
@@ -149,13 +149,13 @@ class Decoder:
         if trained or self._adapters.state != self._adapters_now(self._adapters.names):
             self._read_adapters(self._adapters.names, changed=True)
 
-    def start(self, lengths: Tensor, width: int, mask: Tensor | None) -> Rows:
-        """Return rows without slots, into which prompts of these lengths will be fed as one block of this width."""
+    def start(self, lengths: Tensor) -> Rows:
+        """Return rows of tokens that are still to be fed, as :meth:`prompts`."""
         shape = (len(lengths), self._key_heads, 0, self._head_size)
         empty = torch.empty(shape, dtype=self.dtype, device=self._embeddings.device)
-        storage = Slots.holding([empty] * (2 * len(self._model.model.layers)), lanes=len(lengths), room=width + 64)
-        nothing = Rows(torch.zeros_like(lengths), 0, None, storage, None, lean=True)
-        return replace(nothing.grown(width), lengths=lengths, mask=mask)
+        layers, more = len(self._model.model.layers), int(lengths.max()) + 64
+        slots = Slots.holding([empty] * (2 * layers), lengths, lanes=len(lengths), room=more)
+        return Rows(lengths, lengths, None, slots)
 
     def embed(self, tokens: Tensor, use: Use | None) -> Tensor:
         """Look token ids up, (N, T) to (N, T, d)."""
@@ -163,22 +163,43 @@ class Decoder:
         return self._embedding_shifts.embed(F.embedding(tokens, self._embeddings), tokens, amounts)
 
     @torch.no_grad()
-    def forward(self, embedded: Tensor, rows: Rows, scales: Scales, keep: int) -> Tensor:
+    def prompts(self, embedded: Tensor, lengths: Tensor, scales: Scales) -> tuple[Tensor, Rows]:
+        """Feed whole prompts.
+
+        Args:
+            embedded: what is fed, (N, T, d), anything past a prompt's end.
+            lengths: of the prompts, in tokens, (N,), on the CPU.
+            scales: how strongly the rows use which adapters.
+
+        Returns:
+            Logits after each prompt, (N, 1, columns), and the rows.
+        """
+        rows, block = self.start(lengths), embedded.shape[1]
+        self.reach(block)
+        cosines, sines = (table[:block].unsqueeze(1) for table in self._tables)
+        context = _Context((cosines, sines), self._sight(None, causal=True), slice(0, block))
+        last = to_device(torch.arange(len(lengths)) * block + lengths - 1, embedded.device)
+        layers = rows.layers(block)
+        logits, broken = self._run(embedded, layers, self.use(scales, block), context, last)
+        rows.slots.poison(broken)
+        return logits, rows
+
+    @torch.no_grad()
+    def block(self, embedded: Tensor, rows: Rows, scales: Scales) -> Tensor:
         """Feed a block whose slots are there already, and write its keys and values into them.
 
         Args:
             embedded: what is fed, (N, T, d).
             rows: the rows, the block's slots included.
             scales: how strongly the rows use which adapters.
-            keep: how many of the last positions to give logits for.
 
         Returns:
-            Logits, (N, keep, columns).
+            Logits, (N, T, columns).
         """
         block = embedded.shape[1]
-        use, context = self.use(scales, block), self._context(rows, block)
-        logits, broken = self._run(embedded, rows.layers, use, context, keep)
-        assert rows.slots is not None
+        width = rows.width if self._exact(rows, block) else whole_chunks(rows.width)
+        use, context = self.use(scales, block), self._context(rows, block, width)
+        logits, broken = self._run(embedded, rows.layers(width), use, context)
         rows.slots.poison(broken)
         return logits
 
@@ -196,14 +217,13 @@ class Decoder:
             Logits, (N, 1, columns).
         """
         cosines, sines = (table[where.lengths][:, None, None] for table in self._tables)
-        mask = self._additive(where.seen)[:, None, None]
-        context = _Context((cosines, sines), Sight(mask, shared=where.shared), where.place)
-        return self._run(self.embed(tokens, use), layers, use, context, 1)[0]
+        context = _Context((cosines, sines), self._looking(where.seen[:, None], where.shared), where.place)
+        return self._run(self.embed(tokens, use), layers, use, context)[0]
 
     def _run(
-        self, embedded: Tensor, layers: Layers, use: Use | None, context: _Context, keep: int
+        self, embedded: Tensor, layers: Layers, use: Use | None, context: _Context, last: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return logits and whether any token of the block is NaN."""
+        """Return logits, of the last tokens where they are given, and whether any token of the block is NaN."""
         size, block, _ = embedded.shape
         x = embedded.reshape(size * block, -1).float()
         shared = context.sight.shared
@@ -218,12 +238,13 @@ class Decoder:
             h = self._norm(x, layer.norm_mid.at(amounts))
             gate, up = layer.gate_up(h, use).chunk(2, dim=-1)
             layer.down.add_to(x, self._activation(gate).mul_(up), use)
-        last = x.view(size, block, -1)[:, block - keep :].reshape(size * keep, -1)
-        kept = None if amounts is None else amounts.view(size, block, -1)[:, block - keep :].flatten(0, 1)
-        h = self._norm(last, self._final_norm.at(kept))
-        logits = self._head_shifts.read_out(self._head(h), h, kept)
         # NaN anywhere in a token makes its sum NaN; infinities of both signs would too, and are as bad.
-        return logits.view(size, keep, -1), x.sum().isnan()
+        broken = x.sum().isnan()
+        if last is not None:
+            x, amounts = x[last], None if amounts is None else amounts[last]
+        h = self._norm(x, self._final_norm.at(amounts))
+        logits = self._head_shifts.read_out(self._head(h), h, amounts)
+        return logits.view(size, len(x) // size, -1), broken
 
     # -- one layer ---------------------------------------------------------------------------------------------------
 
@@ -240,12 +261,12 @@ class Decoder:
         cosines, sines = context.rotation
         # The sign of the first half's sines is in the table, so that a roll stands for "rotate half".
         moved = torch.addcmul(moved * cosines, moved.roll(self._head_size // 2, -1), sines)
-        new_keys, new_values = moved[:, :, self._heads :].transpose(1, 2), mixed[:, :, turned:].transpose(1, 2)
-        if context.place is None:
-            keys[:, :, -block:], values[:, :, -block:] = new_keys, new_values
+        new_keys, new_values, place = moved[:, :, self._heads :], mixed[:, :, turned:], context.place
+        if isinstance(place, slice):
+            keys[:, :, place], values[:, :, place] = new_keys.transpose(1, 2), new_values.transpose(1, 2)
         else:
-            keys.index_copy_(2, context.place, new_keys)
-            values.index_copy_(2, context.place, new_values)
+            rows = torch.arange(len(place), device=place.device)[:, None]
+            keys[rows, :, place], values[rows, :, place] = new_keys, new_values
         return moved[:, :, : self._heads]
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -255,25 +276,38 @@ class Decoder:
 
     # -- what all layers share ---------------------------------------------------------------------------------------
 
-    def _context(self, rows: Rows, block: int) -> _Context:
-        """Return what the last slots of rows are rotated by and may attend to."""
-        device, width, before = self._embeddings.device, rows.extent, rows.extent - block
+    def _exact(self, rows: Rows, block: int) -> bool:
+        """Return whether a kernel without a mask does, which sees where rows end."""
+        return block == 1 and rows.even and not in_pieces(self._embeddings.device)
+
+    def _context(self, rows: Rows, block: int, width: int) -> _Context:
+        """Return what a block at the ends of rows is rotated by, may attend to, and where it goes."""
+        device, order = self._embeddings.device, torch.arange(block)
         self.reach(int(rows.lengths.max()))
         cosines, sines = self._tables
-        if (seen := rows.seen) is None:
-            rotation = cosines[before:width].unsqueeze(1), sines[before:width].unsqueeze(1)
-            if block == 1 or before == 0:
-                return _Context(rotation, Sight(None, causal=block > 1, shared=rows.shared))
-            seen = torch.ones((1, 1, width), dtype=torch.bool, device=device)
+        start = int(rows.lengths[0])
+        if bool((rows.lengths == start).all()):
+            rotation = cosines[start - block : start].unsqueeze(1), sines[start - block : start].unsqueeze(1)
         else:
-            ends = to_device(rows.lengths, device)[:, None] - block
-            positions = (ends + torch.arange(block, device=device)).clamp(min=0)
+            positions = to_device((rows.lengths - block)[:, None] + order, device)
             rotation = cosines[positions].unsqueeze(2), sines[positions].unsqueeze(2)
-            seen = seen[:, None, :]
+        end, place = int(rows.ends[0]), to_device((rows.ends - block)[:, None] + order, device)
+        where = slice(end - block, end) if bool((rows.ends == end).all()) else place
+        if self._exact(rows, block):
+            return _Context(rotation, self._sight(None), where)
+        seen = rows.seen(width)[:, None, :]
         if block > 1:
-            order = torch.arange(width, device=device)
-            seen = seen & (order <= before + torch.arange(block, device=device)[:, None])
-        return _Context(rotation, Sight(self._additive(seen).unsqueeze(1), shared=rows.shared))
+            seen = seen & (torch.arange(width, device=device) <= place[:, :, None])
+        return _Context(rotation, self._looking(seen, rows.shared), where)
+
+    def _looking(self, seen: Tensor, shared: Shared | None) -> Sight:
+        """Return the sight of rows that see these of their own slots, (N, T or 1, W), and what they share."""
+        if shared is not None and not in_pieces(seen.device):
+            seen = torch.cat([shared.seen[:, None].expand(-1, seen.shape[1], -1), seen], 2)
+        return self._sight(self._additive(seen).unsqueeze(1), shared=shared)
+
+    def _sight(self, mask: Tensor | None, *, causal: bool = False, shared: Shared | None = None) -> Sight:
+        return Sight(mask, self._key_heads, self._heads // self._key_heads, causal, shared)
 
     def reach(self, length: int) -> None:
         """Make the tables of rotations cover texts of a length, in tokens."""

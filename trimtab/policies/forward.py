@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from trimtab.policies.cache import Layers, Rows
+from trimtab.policies.cache import Layers
+from trimtab.policies.padded import Padded
 
 _KEY_VALUE_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
@@ -35,28 +36,28 @@ class Forward:
         self._last_position = None if length is None else length - 1
         self.keeps_cache = cached and self._keeps_key_values()
 
-    def prompts(
-        self, tokens: Tensor, lengths: Tensor, mask: Tensor | None, control: nn.Embedding | None
-    ) -> tuple[Tensor, Rows]:
+    def prompts(self, tokens: Tensor, lengths: Tensor, control: nn.Embedding | None) -> tuple[Tensor, Padded]:
         """Feed prompts, padded on the left, (N, W); returns the logits after each, (N, 1, columns)."""
-        whole = Rows(lengths, tokens.shape[1], mask, None, tokens)
+        width, mask = tokens.shape[1], None
+        if bool((lengths < width).any()):
+            mask = torch.arange(width, device=tokens.device) >= (width - lengths.to(tokens.device))[:, None]
+        whole = Padded(lengths, width, mask, [], tokens)
         logits, layers = self._run(tokens, whole, [], control, 1)
-        return logits, whole if layers is None else Rows.of_layers(layers, whole)
+        return logits, whole if layers is None else replace(whole, layers=layers, tokens=None)
 
-    def block(self, rows: Rows, tokens: Tensor, control: nn.Embedding | None) -> tuple[Tensor, Rows]:
+    def block(self, rows: Padded, tokens: Tensor, control: nn.Embedding | None) -> tuple[Tensor, Padded]:
         """Feed a block, (N, T); returns the logits after each of its tokens, (N, T, columns)."""
         block = tokens.shape[1]
         grown = rows.longer(block)
-        if rows.slots is None:
-            assert rows.tokens is not None
+        if rows.tokens is not None:
             prefix = torch.cat([rows.tokens, tokens], 1)
             return self._run(prefix, grown, [], control, block)[0], replace(grown, tokens=prefix)
         logits, layers = self._run(tokens, grown, rows.layers, control, block)
         assert layers is not None
-        return logits, Rows.of_layers(layers, grown)
+        return logits, replace(grown, layers=layers)
 
     def _run(
-        self, block: Tensor, grown: Rows, past: Layers, control: nn.Embedding | None, keep: int
+        self, block: Tensor, grown: Padded, past: Layers, control: nn.Embedding | None, keep: int
     ) -> tuple[Tensor, Layers | None]:
         """Call the model; returns the logits of the last ``keep`` positions, and all keys and values."""
         cache = DynamicCache(past) if self.keeps_cache else None
@@ -66,7 +67,7 @@ class Forward:
         return logits, layers
 
     def _arguments(
-        self, block: Tensor, grown: Rows, cache: DynamicCache | None, control: nn.Embedding | None, keep: int
+        self, block: Tensor, grown: Padded, cache: DynamicCache | None, control: nn.Embedding | None, keep: int
     ) -> dict[str, Any]:
         """Build the keyword arguments of the forward call that this architecture accepts."""
         arguments: dict[str, Any] = {"use_cache": cache is not None}

@@ -30,24 +30,17 @@ class FixedStep:
     """
 
     def __init__(self, decoder: Decoder, rows: Rows, scales: Scales) -> None:
-        assert rows.slots is not None
         self._decoder, self._size, self.slots, self._shared = decoder, len(rows), rows.slots, rows.shared
-        self._layers: Layers = [
-            (keys[: self._size], values[: self._size])
-            for keys, values in zip(rows.slots.tensors[::2], rows.slots.tensors[1::2], strict=True)
-        ]
-        for tensor in (tensor for layer in self._layers for tensor in layer):
-            # Every slot is looked at. One that is masked has no weight, but 0 times NaN is NaN.
-            tensor[:, :, rows.width :] = 0
+        self._layers: Layers = rows.layers(rows.slots.capacity)
         device = rows.slots.device
-        extent = rows.slots.tensors[0].shape[2] + rows.extent - rows.width
+        capacity = rows.slots.capacity
         self._use = decoder.use(scales, 1)
-        decoder.reach(extent)
+        decoder.reach(capacity + (0 if rows.shared is None else rows.shared.width))
         with torch.inference_mode(False):  # what is made in inference mode cannot be written outside it
             self._tokens = torch.zeros((self._size, 1), dtype=torch.long, device=device)
             self._lengths = torch.zeros(self._size, dtype=torch.long, device=device)
-            self._place = torch.zeros(1, dtype=torch.long, device=device)
-            self._seen = torch.zeros((self._size, extent), dtype=torch.bool, device=device)
+            self._place = torch.zeros((self._size, 1), dtype=torch.long, device=device)
+            self._seen = torch.zeros((self._size, capacity), dtype=torch.bool, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
 
@@ -77,10 +70,8 @@ class FixedStep:
     def _fill(self, rows: Rows, tokens: Tensor) -> None:
         self._tokens.copy_(tokens)
         self._lengths.copy_(rows.lengths - 1, non_blocking=True)
-        self._place.fill_(rows.width - 1)
-        self._seen.zero_()
-        seen = rows.seen
-        self._seen[:, : rows.extent] = True if seen is None else seen
+        self._place.copy_(rows.ends[:, None] - 1, non_blocking=True)
+        self._seen.copy_(rows.seen(self.slots.capacity))
 
     def _step(self) -> Tensor:
         where = FixedContext(self._lengths, self._place, self._seen, self._shared)
@@ -105,7 +96,6 @@ class Graphs:
             scales: how strongly they use which adapters.
             tokens: token ids.
         """
-        assert rows.slots is not None
         if self._broken or tokens.shape[1] != 1 or tokens.device.type != "cuda":
             return None
         decoder.use(scales, 1)  # reads adapters again that have been changed

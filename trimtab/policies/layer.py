@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
+from trimtab.policies.company import multiplied
 from trimtab.policies.family import base_of, projections
 from trimtab.policies.lowrank import Factors, Point, Use
 from trimtab.policies.packed import Packed
@@ -55,7 +56,7 @@ class Projection:
         if factors is not None:
             mapped = factors.frozen(mapped) if use is None else factors.add(mapped, x, use.columns)
         if self.bias is not None and use is not None:
-            mapped = mapped + (use.amounts @ self.bias).to(mapped.dtype)
+            mapped = mapped + multiplied(use.amounts, self.bias).to(mapped.dtype)
         return mapped
 
     def add_to(self, total: Tensor, x: Tensor, use: Use | None) -> None:
@@ -65,7 +66,7 @@ class Projection:
             return
         self.factors.add_to(total, self.frozen(x), x, use.columns)
         if self.bias is not None:
-            total.addmm_(use.amounts, self.bias)
+            total.add_(multiplied(use.amounts, self.bias))
 
 
 @dataclass(frozen=True)

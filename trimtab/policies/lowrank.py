@@ -20,6 +20,7 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 
+from trimtab.policies.company import in_company, multiplied
 from trimtab.policies.scales import Scales
 
 Point = Sequence[Any]
@@ -76,23 +77,24 @@ class Factors:
 
     def split(self, mapped: Tensor, x: Tensor, gates: Gates) -> tuple[Tensor, Tensor]:
         """Return what the frozen weights gave, (M, out), and the gated low-rank part, (M, P * R), float32."""
-        low = mapped[:, -len(self.down) :] if self.beside else torch.mm(x.float(), self.down.t())
+        low = mapped[:, -len(self.down) :] if self.beside else multiplied(x.float(), self.down.t())
         return self.frozen(mapped), low * gates[self.owners]
 
     def add(self, mapped: Tensor, x: Tensor, gates: Gates) -> Tensor:
         """Add the low-rank part to the outputs of the projections, (M, out), in place."""
         y, low = self.split(mapped, x, gates)
         chunks, ranks, width = self.up.shape
+        low = in_company(low)
         lows = low.view(len(low), -1, ranks).transpose(0, 1)
         if chunks != len(lows):
             lows = lows[self.projection]
-        y.view(len(y), chunks, width).transpose(0, 1).add_(torch.bmm(lows, self.up))
+        y.view(len(y), chunks, width).transpose(0, 1).add_(torch.bmm(lows, self.up)[:, : len(y)])
         return y
 
     def add_to(self, total: Tensor, mapped: Tensor, x: Tensor, gates: Gates) -> None:
         """Add the output of a single projection, low-rank part included, to a float32 total, (M, out)."""
         y, low = self.split(mapped, x, gates)
-        total.add_(y).addmm_(low, self.up[0])
+        total.add_(y).add_(multiplied(low, self.up[0]))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trimtab.policies.company import in_company
+
 _MEMORY_SHARE = 0.5
 """Largest share of the free memory that reordered copies of one model may take."""
 
@@ -38,9 +40,10 @@ class Packed:
         """Map rows, (M, in) to (M, out)."""
         if self._reordered is not None:
             weight, bias = self._reordered
-            mapped: Tensor = self._multiply(x, weight, bias, "none", [], "")
-            return mapped
-        outputs = [F.linear(x, weight, bias) for weight, bias in self._parts]
+            mapped: Tensor = self._multiply(in_company(x, reordered=True), weight, bias, "none", [], "")
+            return mapped[: len(x)]
+        rows = in_company(x)
+        outputs = [F.linear(rows, weight, bias)[: len(x)] for weight, bias in self._parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 
 

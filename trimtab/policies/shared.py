@@ -1,7 +1,8 @@
 """Slots that several rows have in common: a prompt that was prefilled once and forked into many rows is held once.
 
 A row sees its prompt's slots first and its own after them. Besides the copies this saves reading the prompt's keys and
-values once a row, since the queries of all rows of a prompt are multiplied with them in one go.
+values once a row, since the queries of all rows of a prompt are multiplied with them in one go. Only whole chunks are
+shared, so that a row's chunks are the same ones whether it shares them or not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from trimtab.policies.slots import CHUNK, widened
+from trimtab.policies.transfer import to_device
 
 _WORTH = 2048
 """Slots that must be saved for sharing to be faster than copies, as measured on a CPU for 2 to 32 rows."""
@@ -41,15 +44,13 @@ class Shared:
 
     Args:
         tensors: keys and values in turn, each (M, H, P, D).
-        mask: which slots hold a token, (M, P); None when all do.
-        lengths: tokens of each prompt, (M,), on the CPU.
+        chunks: whole chunks of each prompt, (M,), on the CPU.
         origins: of the prompts.
         lane: which of the prompts each row begins with, (N,), on the CPU.
     """
 
     tensors: list[Tensor]
-    mask: Tensor | None
-    lengths: Tensor
+    chunks: Tensor
     origins: tuple[Origin, ...]
     lane: Tensor
 
@@ -63,15 +64,19 @@ class Shared:
         """Keys and values of each layer, each (M, H, P, D)."""
         return list(zip(self.tensors[::2], self.tensors[1::2], strict=True))
 
+    @cached_property
+    def before(self) -> Tensor:
+        """Shared tokens of each row, (N,), on the CPU."""
+        return self.chunks[self.lane] * CHUNK
+
     def select(self, index: Tensor) -> Shared:
         """Keep these rows, in this order, and the prompts that they begin with."""
         used, lane = torch.unique(self.lane[index], return_inverse=True)
-        if len(used) == len(self.lengths):
+        if len(used) == len(self.chunks):
             return replace(self, lane=lane)
         there = used.to(self.tensors[0].device)
-        mask = None if self.mask is None else self.mask[there]
         origins = tuple(self.origins[i] for i in used.tolist())
-        return Shared([tensor[there] for tensor in self.tensors], mask, self.lengths[used], origins, lane)
+        return Shared([tensor[there] for tensor in self.tensors], self.chunks[used], origins, lane)
 
     def join(self, other: Shared) -> Shared | None:
         """Append rows, those of the same prompts to them; None where that does not pay."""
@@ -85,14 +90,11 @@ class Shared:
         if not bool(new.any()):
             return replace(self, lane=lane)
         there = new.to(self.tensors[0].device)
-        mask = None
-        if not (self.mask is None and other.mask is None and self.width == other.width):
-            mask = torch.cat([self._mask(width), other._mask(width)[there]])
         tensors = [
-            torch.cat([F.pad(each, (0, 0, width - each.shape[2], 0)) for each in (mine, theirs[there])])
+            torch.cat([widened(each, width, dim=2) for each in (mine, theirs[there])])
             for mine, theirs in zip(self.tensors, other.tensors, strict=True)
         ]
-        return Shared(tensors, mask, torch.cat([self.lengths, other.lengths[new]]), tuple(origins), lane)
+        return Shared(tensors, torch.cat([self.chunks, other.chunks[new]]), tuple(origins), lane)
 
     def copies(self) -> Iterator[Tensor]:
         """Yield the slots of every row, keys and values in turn, each (N, H, P, D)."""
@@ -102,11 +104,12 @@ class Shared:
     @cached_property
     def seen(self) -> Tensor:
         """Which slots of its prompt each row sees, (N, P)."""
-        return self._mask(self.width)[self._places[1]]
+        device = self.tensors[0].device
+        return torch.arange(self.width, device=device) < to_device(self.before, device)[:, None]
 
     def gather(self, x: Tensor) -> Tensor:
         """Put what belongs to rows, (N, H, G, D), together by prompt, (M, H, C G, D), C the most rows of a prompt."""
-        if len(self.lengths) == 1:
+        if len(self.chunks) == 1:
             return x.transpose(0, 1).reshape(1, x.shape[1], -1, x.shape[3])
         members = self._places[0]
         by_prompt = x[members].transpose(1, 2)  # (M, H, C, G, D)
@@ -115,7 +118,7 @@ class Shared:
     def scatter(self, x: Tensor) -> Tensor:
         """Undo :meth:`gather`: (M, H, C G, D) to (N, H, G, D)."""
         split = x.view(x.shape[0], x.shape[1], self._most, -1, x.shape[3])
-        if len(self.lengths) == 1:
+        if len(self.chunks) == 1:
             return split[0].transpose(0, 1)
         return split.transpose(1, 2)[self._places[1:]]
 
@@ -127,18 +130,10 @@ class Shared:
     def _places(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows of each prompt, (M, C), 0 where it has fewer, and each row's prompt and place there, (N,)."""
         order = self.lane.argsort(stable=True)
-        counts = self.lane.bincount(minlength=len(self.lengths))
+        counts = self.lane.bincount(minlength=len(self.chunks))
         place = torch.empty_like(self.lane)
         place[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[self.lane[order]]
         members = torch.zeros((len(counts), self._most), dtype=torch.long)
         members[self.lane, place] = torch.arange(len(order))
         device = self.tensors[0].device
         return members.to(device), self.lane.to(device), place.to(device)
-
-    def _mask(self, width: int) -> Tensor:
-        """Return which of so many slots, the prompt's last ones, hold a token, (M, width)."""
-        extra = width - self.width
-        if self.mask is None:
-            shape = len(self.lengths), width
-            return torch.arange(width, device=self.tensors[0].device).expand(shape) >= extra
-        return F.pad(self.mask, (extra, 0), value=False)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trimtab.policies.company import multiplied
+
 Shifts = Mapping[str, Mapping[str, Tensor]]
 """Adapter name to the plain differences that go with it, by tensor name."""
 
@@ -63,7 +65,7 @@ class Norm:
         """Return the weight, (d,), or that of each of M tokens at its own scales, (M, d)."""
         if amounts is None or self.differences is None:
             return self.weight
-        return torch.addmm(self.weight.float(), amounts, self.differences).to(self.weight.dtype)
+        return (self.weight.float() + multiplied(amounts, self.differences)).to(self.weight.dtype)
 
     def at_heads(self, amounts: Tensor | None, block: int) -> Tensor:
         """Return the same for the heads of rows of T tokens: (D,), or (N, T, 1, D)."""
@@ -102,5 +104,5 @@ class Table:
             return logits
         for number, difference in self.differences.items():
             scaled = (hidden * amounts[:, number, None]).to(hidden.dtype)
-            logits = logits + scaled @ difference.t()
+            logits = logits + multiplied(scaled, difference.t())
         return logits

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trimtab.errors import StateError
 from trimtab.policies.cache import Rows
+from trimtab.policies.padded import Padded
 from trimtab.policies.scales import Scales
 
 if TYPE_CHECKING:
@@ -24,13 +25,11 @@ class Stack:
         places: which of the state's leaves these are.
         rows: B * K rows.
         scales: how strongly they use which adapters.
-        lean: whether they run through the lean pass.
     """
 
     places: tuple[int, ...]
-    rows: Rows
+    rows: Rows | Padded
     scales: Scales
-    lean: bool
 
     def select(self, index: Tensor) -> Stack:
         """Keep the rows of these sequences, in this order."""
@@ -39,8 +38,17 @@ class Stack:
         return replace(self, rows=self.rows.select(rows), scales=self.scales.select(rows))
 
     def join(self, other: Stack) -> Stack:
-        """Append the rows of another stack of the same leaves."""
-        return replace(self, rows=self.rows.join(other.rows), scales=self.scales.join(other.scales))
+        """Append the rows of another stack of the same leaves.
+
+        Raises:
+            StateError: one was made with gradients and one without.
+        """
+        scales = self.scales.join(other.scales)
+        if isinstance(self.rows, Rows) and isinstance(other.rows, Rows):
+            return replace(self, rows=self.rows.join(other.rows), scales=scales)
+        if isinstance(self.rows, Padded) and isinstance(other.rows, Padded):
+            return replace(self, rows=self.rows.join(other.rows), scales=scales)
+        raise _made_otherwise()
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,14 @@ class TrunkState:
 
     def join(self, other: TrunkState) -> TrunkState:
         """Append the rows of another state."""
-        if [(s.places, s.lean) for s in self.stacks] != [(s.places, s.lean) for s in other.stacks]:
-            raise StateError(
-                given="a state that was made with gradients and one made without",
-                expected="both made alike",
-                hint="init both under torch.no_grad(), or both without it",
-            )
+        if [stack.places for stack in self.stacks] != [stack.places for stack in other.stacks]:
+            raise _made_otherwise()
         return TrunkState(self.leaves, tuple(a.join(b) for a, b in zip(self.stacks, other.stacks, strict=True)))
+
+
+def _made_otherwise() -> StateError:
+    return StateError(
+        given="a state that was made with gradients and one made without",
+        expected="both made alike",
+        hint="init both under torch.no_grad(), or both without it",
+    )

@@ -33,8 +33,10 @@ from trimtab.policies.identity import weights_identity
 from trimtab.policies.knob import KnobValues
 from trimtab.policies.lora_files import as_adapter
 from trimtab.policies.merge import check_fits, vector_adapter, with_vectors
+from trimtab.policies.padded import Padded
 from trimtab.policies.scales import Scales
 from trimtab.policies.shift import can_shift
+from trimtab.policies.slots import whole_grains
 from trimtab.policies.stack import Stack, TrunkState
 from trimtab.policies.vector import Vector
 from trimtab.policies.vocabulary import Vocabulary
@@ -198,7 +200,7 @@ class Trunk:
                 streams = [leaf.view.apply(prompt, self) for prompt in prompts for leaf in grouped]
                 scales = Scales.of([leaf.loads for leaf in grouped], len(prompts), knobs or {})
                 logits, rows = self._prefill(grouped, streams, scales, lean)
-                found.append((Stack(places, rows, scales, lean is not None), logits))
+                found.append((Stack(places, rows, scales), logits))
         return self._in_order(found, len(leaves)).squeeze(2), TrunkState(tuple(leaves), tuple(s for s, _ in found))
 
     def step(self, state: TrunkState, tokens: Tensor) -> tuple[Tensor, TrunkState]:
@@ -279,33 +281,32 @@ class Trunk:
 
     def _prefill(
         self, leaves: Sequence[LM], streams: Sequence[Sequence[int]], scales: Scales, lean: Decoder | None
-    ) -> tuple[Tensor, Rows]:
+    ) -> tuple[Tensor, Rows | Padded]:
         """Feed whole prompts, the K leaves of a sequence next to each other; logits (B * K, 1, columns)."""
         lengths = torch.tensor([len(stream) for stream in streams])
         width = int(lengths.max())
         # Padded with a token of the row itself: no row hears of a token that only another one has, not even NaN.
-        padded = [[stream[0]] * (width - len(stream)) + list(stream) for stream in streams]
-        tokens = torch.tensor(padded, device=self.device)
-        mask = None
-        if bool((lengths < width).any()):
-            mask = torch.arange(width, device=self.device) >= (width - lengths.to(self.device))[:, None]
         if lean is None:
+            padded = [[stream[0]] * (width - len(stream)) + list(stream) for stream in streams]
             with self._scaled(scales):
-                return self._forward.prompts(tokens, lengths, mask, self._control(leaves[0]))
+                tokens = torch.tensor(padded, device=self.device)
+                return self._forward.prompts(tokens, lengths, self._control(leaves[0]))
+        width = whole_grains(width)
+        padded = [[*stream, *[stream[0]] * (width - len(stream))] for stream in streams]
+        tokens = torch.tensor(padded, device=self.device)
         embedded = lean.embed(self._forward.plain(tokens), lean.use(scales, width))
         for place, leaf in enumerate(leaves):
             if (control := self._control(leaf)) is not None:
                 own = slice(place, None, len(leaves))
                 embedded[own] = with_controls(embedded[own], tokens[own], control, self.control_start)
-        rows = lean.start(lengths, width, mask)
-        return lean.forward(embedded, rows, scales, 1), rows
+        return lean.prompts(embedded, lengths, scales)
 
-    def _advance(self, leaves: Sequence[LM], stack: Stack, tokens: Tensor) -> tuple[Tensor, Rows]:
+    def _advance(self, leaves: Sequence[LM], stack: Stack, tokens: Tensor) -> tuple[Tensor, Rows | Padded]:
         """Feed a block to the rows of one stack; logits (B * K, T, columns)."""
         block, rows = tokens.shape[1], stack.rows
         if block == 0:
             return torch.zeros((len(rows), 0, self.vocabulary.size), device=self.device), rows
-        if not stack.lean:
+        if isinstance(rows, Padded):
             with self._scaled(stack.scales):
                 return self._forward.block(rows, tokens, self._control(leaves[0]))
         lean = None if self._wants_gradients() else self._decoder or self._lean()
@@ -319,7 +320,7 @@ class Trunk:
         logits = self._graphs.run(lean, grown, stack.scales, tokens)
         if logits is None:
             embedded = lean.embed(tokens, lean.use(stack.scales, block))
-            logits = lean.forward(embedded, grown, stack.scales, block)
+            logits = lean.block(embedded, grown, stack.scales)
         return logits, grown
 
     def _in_order(self, found: Sequence[tuple[Stack, Tensor]], count: int) -> Tensor:
