@@ -50,6 +50,28 @@ def test_prompts_without_rows_are_dropped():
 
 
 @pytest.mark.usefixtures("chunks_of_four")
+def test_a_prompt_without_a_whole_chunk_is_no_longer_shared_when_it_is_alone(monkeypatch):
+    """Joined to rows of its own, which share nothing, it would be attended to in no chunks at all."""
+    monkeypatch.setattr(shared, "_WORTH", 1)
+    lm = tiny_lm()
+    with torch.no_grad():
+        _, short = lm.init([[1, 2, 3]])
+        _, long = lm.init([[1, 2, 3, 4, 5]])
+        both = short.join(long.fork(3))
+        assert both.parts[0].state.stacks[0].rows.shared.width == 4
+        again = both.select([0, 0, 0])
+        assert again.parts[0].state.stacks[0].rows.shared is None
+        side_by_side = lm.init([[1, 2, 3], [1, 2, 3, 4, 5]])[1]
+        with_holes = lm.step(short, torch.tensor([[4, 5]]))[1].rollback([3])
+        for state in (side_by_side, with_holes):
+            assert state.select([0, 0, 0]).parts[0].state.stacks[0].rows.shared is None
+        joined = short.join(again)
+        assert torch.allclose(
+            lm.step(joined, torch.tensor([[7]] * 4))[0], lm.step(short, torch.tensor([[7]]))[0], atol=1e-4
+        )
+
+
+@pytest.mark.usefixtures("chunks_of_four")
 def test_joined_prompts_have_chunks_of_their_own(monkeypatch):
     monkeypatch.setattr(shared, "_WORTH", 1)
     both = prompts_of([0, 0], chunks=1, prompts=1).join(prompts_of([0, 0], chunks=2, prompts=1))

@@ -83,7 +83,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, sight: Sight, common: 
     if common is None and (sight.causal or group * block > _FEW_QUERIES):
         return _at_once(queries.transpose(1, 2), keys, values, sight).transpose(1, 2)
     # The heads that share a key head are so many more queries to it, which reads keys and values once.
-    grouped = queries.view(size, block, key_heads, group, width).permute(0, 2, 3, 1, 4)
+    grouped = queries.view(size, block, key_heads, group, width).permute(0, 2, 3, 1, 4) if block > 1 else queries
     grouped = grouped.reshape(size, key_heads, group * block, width)
     if pieces:
         mixed = _in_chunks(grouped, keys, values, sight, common)
@@ -91,7 +91,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, sight: Sight, common: 
         mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=sight.grouped)
     else:
         mixed = _attend_both(grouped, sight.shared, common, (keys, values), sight.grouped)
-    return mixed.view(size, key_heads, group, block, width).permute(0, 3, 1, 2, 4).reshape(size, block, heads, width)
+    if block > 1:
+        mixed = mixed.view(size, key_heads, group, block, width).permute(0, 3, 1, 2, 4)
+    return mixed.reshape(size, block, heads, width)
 
 
 def in_pieces(device: torch.device) -> bool:

@@ -80,7 +80,7 @@ class Rows:
         """Keep these rows, in this order."""
         if torch.equal(index, torch.arange(len(self))):
             return self
-        if self.shared is None and pays(index, self.width // CHUNK * CHUNK):
+        if self.shared is None and pays(index, int(self.lengths[index].max()) // CHUNK * CHUNK):
             return self._forked(index)
         holes = None if self.holes is None else self.holes[index.to(self.holes.device)]
         shared = None if self.shared is None else self.shared.select(index)

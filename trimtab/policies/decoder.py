@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from trimtab.policies.attention import Sight, attend, in_pieces
 from trimtab.policies.cache import Layers, Rows
+from trimtab.policies.company import in_company
 from trimtab.policies.family import acts_on, base_of, projections
 from trimtab.policies.layer import Layer, Sources, pack
 from trimtab.policies.lowrank import Use, fusable, strengths, tensors, trace
@@ -225,26 +226,26 @@ class Decoder:
     ) -> tuple[Tensor, Tensor]:
         """Return logits, of the last tokens where they are given, and whether any token of the block is NaN."""
         size, block, _ = embedded.shape
-        x = embedded.reshape(size * block, -1).float()
-        shared = context.sight.shared
+        count, shared = size * block, context.sight.shared
+        x = in_company(embedded.reshape(count, -1).float(), reordered=True)
         common = [None] * len(layers) if shared is None else shared.layers
         amounts = None if use is None else use.amounts
         for layer, (keys, values), both in zip(self._layers, layers, common, strict=True):
             h = self._norm(x, layer.norm_in.at(amounts))
-            mixed = layer.qkv(h, use).view(size, block, -1, self._head_size)
+            mixed = layer.qkv(h, use)[:count].view(size, block, -1, self._head_size)
             queries = self._place(layer, mixed, context, keys, values, amounts)
-            h = attend(queries, keys, values, context.sight, both).reshape(size * block, -1)
-            layer.out.add_to(x, h, use)
+            h = attend(queries, keys, values, context.sight, both).reshape(count, -1)
+            layer.out.add_to(x, in_company(h, reordered=True), use)
             h = self._norm(x, layer.norm_mid.at(amounts))
             gate, up = layer.gate_up(h, use).chunk(2, dim=-1)
             layer.down.add_to(x, self._activation(gate).mul_(up), use)
         # NaN anywhere in a token makes its sum NaN; infinities of both signs would too, and are as bad.
         broken = x.sum().isnan()
         if last is not None:
-            x, amounts = x[last], None if amounts is None else amounts[last]
+            count, x, amounts = len(last), x[last], None if amounts is None else amounts[last]
         h = self._norm(x, self._final_norm.at(amounts))
-        logits = self._head_shifts.read_out(self._head(h), h, amounts)
-        return logits.view(size, len(x) // size, -1), broken
+        logits = self._head_shifts.read_out(self._head(h), h, amounts)[:count]
+        return logits.view(size, count // size, -1), broken
 
     # -- one layer ---------------------------------------------------------------------------------------------------
 
@@ -256,7 +257,8 @@ class Decoder:
         moved = mixed[:, :, :turned]
         if layer.q_norm is not None and layer.k_norm is not None:
             heads = moved[:, :, : self._heads].float(), moved[:, :, self._heads :].float()
-            weights = (norm.at_heads(amounts, block) for norm in (layer.q_norm, layer.k_norm))
+            used = None if amounts is None else amounts[: mixed.shape[0] * block]
+            weights = (norm.at_heads(used, block) for norm in (layer.q_norm, layer.k_norm))
             moved = torch.cat([self._norm(x, weight) for x, weight in zip(heads, weights, strict=True)], 2)
         cosines, sines = context.rotation
         # The sign of the first half's sines is in the table, so that a roll stands for "rotate half".

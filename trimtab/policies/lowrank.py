@@ -102,7 +102,7 @@ class Use:
     """How strongly M fed tokens use A adapters.
 
     Args:
-        amounts: shape (M, A), float32.
+        amounts: shape (M, A), float32, with what :func:`in_company` adds.
         columns: the same for columns of factors.
     """
 
@@ -120,7 +120,7 @@ class Use:
             block: tokens fed to each row.
             like: a tensor where the tokens are.
         """
-        amounts = scales.over(adapters).repeat_interleave(block, 0).to(like.device)
+        amounts = in_company(scales.over(adapters).repeat_interleave(block, 0).to(like.device), reordered=True)
         owned = dict.fromkeys(each.owners for each in factors if each is not None)
         return Use(amounts, {owners: amounts[:, list(owners)] for owners in owned})
 

@@ -74,9 +74,10 @@ class Shared:
         used, lane = torch.unique(self.lane[index], return_inverse=True)
         if len(used) == len(self.chunks):
             return replace(self, lane=lane)
-        there = used.to(self.tensors[0].device)
+        there, chunks = used.to(self.tensors[0].device), self.chunks[used]
+        width = int(chunks.max()) * CHUNK
         origins = tuple(self.origins[i] for i in used.tolist())
-        return Shared([tensor[there] for tensor in self.tensors], self.chunks[used], origins, lane)
+        return Shared([tensor[:, :, :width][there] for tensor in self.tensors], chunks, origins, lane)
 
     def join(self, other: Shared) -> Shared | None:
         """Append rows, those of the same prompts to them; None where that does not pay."""
