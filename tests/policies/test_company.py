@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from trimtab.policies import attention, cache, decoder, packed, shared, slots
 from trimtab.policies.attention import Sight, attend
-from trimtab.policies.company import in_company, multiplied
+from trimtab.policies.company import filled, in_company, multiplied, rows_for
 from trimtab.policies.lm import LM
 from trimtab.policies.slots import CHUNK, whole_chunks
 from trimtab.policies.vocabulary import Vocabulary
@@ -178,6 +178,26 @@ def test_attention_to_a_prompt_is_its_formula(width, pieces, monkeypatch):
     seen = torch.ones(width, width, dtype=torch.bool).tril().expand(2, -1, -1)
     found = attend(queries, keys, values, Sight(None, 2, 3, causal=True), None)
     torch.testing.assert_close(found.double(), plain(queries, keys, values, seen), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_rows_are_as_many_as_threads_split_evenly(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for width in (48, 160, 1536):
+        for count in range(1, 700, 3):
+            rows = rows_for(count, width, torch.device("cpu"))
+            parts = min(threads, -(-rows * width // 32768))
+            assert rows >= max(count, 4) and rows % parts == 0 and rows < max(count, 4) + threads * (threads + 1)
+    assert rows_for(1, 1536, torch.device("meta")) == 1
+
+
+@pytest.mark.parametrize("count", [1, 204, 255, 513, 1001])
+def test_exponentials_are_the_same_whoever_else_is_there(count):
+    x = torch.randn(3001, 160)
+    rows = rows_for(count, 160, x.device)
+    everybody = rows_for(3001, 160, x.device)
+    alone, together = (torch.nn.functional.silu(filled(part, n)) for part, n in ((x[:count], rows), (x, everybody)))
+    assert torch.equal(alone[:count], together[:count])
 
 
 def test_slots_are_rounded_up_to_a_grain_and_past_one_chunk_to_chunks():

@@ -19,11 +19,12 @@ from transformers import PreTrainedModel
 
 from trimtab.policies.attention import Sight, attend, in_pieces
 from trimtab.policies.cache import Layers, Rows
-from trimtab.policies.company import in_company
+from trimtab.policies.company import filled, rows_for
 from trimtab.policies.family import acts_on, base_of, projections
 from trimtab.policies.layer import Layer, Sources, pack
 from trimtab.policies.lowrank import Use, fusable, strengths, tensors, trace
 from trimtab.policies.packed import can_reorder
+from trimtab.policies.ragged import Ragged
 from trimtab.policies.scales import Scales
 from trimtab.policies.shared import Shared
 from trimtab.policies.shift import EMBEDDINGS, FINAL_NORM, HEAD, Norm, Shifts, Table, stacked
@@ -64,11 +65,13 @@ class _Context:
         rotation: cosines and sines of their positions, each (.., T, 1, D).
         sight: what they may attend to.
         place: which of the rows' own slots they take: the same in all rows, or a tensor, (N, T).
+        prompts: which of them are tokens of prompts and not padding; None for blocks without padding.
     """
 
     rotation: tuple[Tensor, Tensor]
     sight: Sight
     place: slice | Tensor
+    prompts: Ragged | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Decoder:
         self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._eps: float = config.rms_norm_eps
+        self._widest: int = config.intermediate_size
         self._activation = model.model.layers[0].mlp.act_fn
         self._embeddings = model.get_input_embeddings().weight.detach()
         self.dtype = self._embeddings.dtype
@@ -178,10 +182,9 @@ class Decoder:
         rows, block = self.start(lengths), embedded.shape[1]
         self.reach(block)
         cosines, sines = (table[:block].unsqueeze(1) for table in self._tables)
-        context = _Context((cosines, sines), self._sight(None, causal=True), slice(0, block))
-        last = to_device(torch.arange(len(lengths)) * block + lengths - 1, embedded.device)
-        layers = rows.layers(block)
-        logits, broken = self._run(embedded, layers, self.use(scales, block), context, last)
+        ragged = Ragged.of(lengths, block, embedded.device)
+        context = _Context((cosines, sines), self._sight(None, causal=True), slice(0, block), ragged)
+        logits, broken = self._run(embedded, rows.layers(block), self.use(scales, block), context)
         rows.slots.poison(broken)
         return logits, rows
 
@@ -221,28 +224,31 @@ class Decoder:
         context = _Context((cosines, sines), self._looking(where.seen[:, None], where.shared), where.place)
         return self._run(self.embed(tokens, use), layers, use, context)[0]
 
-    def _run(
-        self, embedded: Tensor, layers: Layers, use: Use | None, context: _Context, last: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return logits, of the last tokens where they are given, and whether any token of the block is NaN."""
+    def _run(self, embedded: Tensor, layers: Layers, use: Use | None, context: _Context) -> tuple[Tensor, Tensor]:
+        """Return the logits of all tokens or the last ones of prompts, and whether any token of the block is NaN."""
         size, block, _ = embedded.shape
-        count, shared = size * block, context.sight.shared
-        x = in_company(embedded.reshape(count, -1).float(), reordered=True)
+        x, shared, prompts = embedded.flatten(0, 1).float(), context.sight.shared, context.prompts
+        placed = None if use is None else use.amounts
+        if prompts is not None:
+            x, use = prompts.packed(x), None if use is None else use.packed(prompts)
+        count, rows = len(x), rows_for(len(x), self._widest, x.device)
+        x, use = filled(x, rows), None if use is None else use.filled(rows)
         common = [None] * len(layers) if shared is None else shared.layers
         amounts = None if use is None else use.amounts
         for layer, (keys, values), both in zip(self._layers, layers, common, strict=True):
             h = self._norm(x, layer.norm_in.at(amounts))
-            mixed = layer.qkv(h, use)[:count].view(size, block, -1, self._head_size)
-            queries = self._place(layer, mixed, context, keys, values, amounts)
-            h = attend(queries, keys, values, context.sight, both).reshape(count, -1)
-            layer.out.add_to(x, in_company(h, reordered=True), use)
+            mixed = layer.qkv(h, use)[:count]
+            mixed = (mixed if prompts is None else prompts.padded(mixed)).view(size, block, -1, self._head_size)
+            queries = self._place(layer, mixed, context, keys, values, placed)
+            h = attend(queries, keys, values, context.sight, both).reshape(size * block, -1)
+            layer.out.add_to(x, filled(h if prompts is None else prompts.packed(h), rows), use)
             h = self._norm(x, layer.norm_mid.at(amounts))
             gate, up = layer.gate_up(h, use).chunk(2, dim=-1)
             layer.down.add_to(x, self._activation(gate).mul_(up), use)
         # NaN anywhere in a token makes its sum NaN; infinities of both signs would too, and are as bad.
         broken = x.sum().isnan()
-        if last is not None:
-            count, x, amounts = len(last), x[last], None if amounts is None else amounts[last]
+        if prompts is not None:
+            count, x, amounts = size, x[prompts.last], None if amounts is None else amounts[prompts.last]
         h = self._norm(x, self._final_norm.at(amounts))
         logits = self._head_shifts.read_out(self._head(h), h, amounts)[:count]
         return logits.view(size, count // size, -1), broken
@@ -257,8 +263,7 @@ class Decoder:
         moved = mixed[:, :, :turned]
         if layer.q_norm is not None and layer.k_norm is not None:
             heads = moved[:, :, : self._heads].float(), moved[:, :, self._heads :].float()
-            used = None if amounts is None else amounts[: mixed.shape[0] * block]
-            weights = (norm.at_heads(used, block) for norm in (layer.q_norm, layer.k_norm))
+            weights = (norm.at_heads(amounts, block) for norm in (layer.q_norm, layer.k_norm))
             moved = torch.cat([self._norm(x, weight) for x, weight in zip(heads, weights, strict=True)], 2)
         cosines, sines = context.rotation
         # The sign of the first half's sines is in the table, so that a roll stands for "rotate half".

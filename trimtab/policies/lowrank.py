@@ -20,7 +20,8 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 
-from trimtab.policies.company import in_company, multiplied
+from trimtab.policies.company import filled, in_company, multiplied
+from trimtab.policies.ragged import Ragged
 from trimtab.policies.scales import Scales
 
 Point = Sequence[Any]
@@ -102,7 +103,7 @@ class Use:
     """How strongly M fed tokens use A adapters.
 
     Args:
-        amounts: shape (M, A), float32, with what :func:`in_company` adds.
+        amounts: shape (M, A), float32.
         columns: the same for columns of factors.
     """
 
@@ -120,9 +121,21 @@ class Use:
             block: tokens fed to each row.
             like: a tensor where the tokens are.
         """
-        amounts = in_company(scales.over(adapters).repeat_interleave(block, 0).to(like.device), reordered=True)
+        amounts = scales.over(adapters).repeat_interleave(block, 0).to(like.device)
         owned = dict.fromkeys(each.owners for each in factors if each is not None)
         return Use(amounts, {owners: amounts[:, list(owners)] for owners in owned})
+
+    def packed(self, prompts: Ragged) -> Use:
+        """Return the same for the tokens of prompts, without those of padding."""
+        return Use(
+            prompts.packed(self.amounts), {owners: prompts.packed(each) for owners, each in self.columns.items()}
+        )
+
+    def filled(self, rows: int) -> Use:
+        """Return the same with tokens that use nothing, up to so many."""
+        if len(self.amounts) == rows:
+            return self
+        return Use(filled(self.amounts, rows), {owners: filled(each, rows) for owners, each in self.columns.items()})
 
 
 def fusable(module: Any, adapter: str) -> bool:

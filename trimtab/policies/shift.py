@@ -95,7 +95,7 @@ class Table:
             return embedded
         total = embedded.float()
         for number, difference in self.differences.items():
-            total = total + amounts[: tokens.numel(), number].view(*tokens.shape, 1) * difference[tokens]
+            total = total + amounts[:, number].view(*tokens.shape, 1) * difference[tokens]
         return total.to(embedded.dtype)
 
     def read_out(self, logits: Tensor, hidden: Tensor, amounts: Tensor | None) -> Tensor:
