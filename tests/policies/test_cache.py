@@ -362,6 +362,44 @@ def test_a_model_row_with_nan_does_not_reach_its_neighbours():
         assert close(said[0, 1:, -1].log_softmax(-1), fresh(lm, [[4, 6, 7, 8], [1] * 9 + [8]]))
 
 
+def test_nan_that_newer_rows_have_written_does_not_reach_older_ones():
+    """A short row's slots behind its end are written by its successors, and copied with those of a longer one."""
+    lm, prompts = broken_lm(), [[1, 2, 3], [4, 6, 7, 8, 9, 1, 2, 3, 4]]
+    with torch.no_grad():
+        _, old = lm.init(prompts)
+        _, other = lm.init([[2, 1]])
+        step([lm], old, torch.tensor([[7, 5, 7], [7, 7, 7]]), check=False)
+        cases = (
+            (old, prompts),
+            (old.select([1, 0]), prompts[::-1]),
+            (old.join(other), [*prompts, [2, 1]]),
+            (other.join(old), [[2, 1], *prompts]),
+        )
+        for state, lists in cases:
+            found = stepped(lm, state, [[8]] * len(lists))[0]
+            assert close(found, fresh(lm, [[*prompt, 8] for prompt in lists]))
+
+
+def test_nan_behind_the_chunks_of_a_shared_prompt_is_not_heard_of(monkeypatch):
+    monkeypatch.setattr(shared, "_WORTH", 1)
+    for module in (attention, cache, shared, slots):
+        monkeypatch.setattr(module, "CHUNK", 4)
+    lm, prompts = broken_lm(), [[1, 2, 3, 4, 6, 7, 8, 9, 1], [4, 6, 7, 8, 9]]
+    with torch.no_grad():
+        _, start = lm.init(prompts)
+        forked = start.select([0] * 3 + [1] * 3)
+        assert forked.parts[0].state.stacks[0].rows.shared.chunks.tolist() == [2, 1]
+        step(
+            [lm], start, torch.tensor([[7], [5]]), check=False
+        )  # behind the second prompt, in the storage it is read from
+        found = stepped(lm, forked, [[8]] * 6)[0]
+        assert close(found, fresh(lm, [[*prompts[row // 3], 8] for row in range(6)]))
+        broken = step([lm], start, torch.tensor([[7], [5]]), check=False)[1].select([0] * 3 + [1] * 3)
+        healed = broken.rollback([10] * 3 + [5] * 3)
+        found = stepped(lm, healed, [[8]] * 6)[0]
+        assert close(found, fresh(lm, [[*prompts[0], 7, 8]] * 3 + [[*prompts[1], 8]] * 3))
+
+
 def test_a_rolled_back_token_with_nan_is_forgotten():
     lm = broken_lm()
     with torch.no_grad():

@@ -11,6 +11,7 @@ from trimtab.policies import attention, cache, decoder, packed, shared, slots
 from trimtab.policies.attention import Sight, attend
 from trimtab.policies.company import filled, in_company, multiplied, rows_for
 from trimtab.policies.lm import LM
+from trimtab.policies.shared import Shared
 from trimtab.policies.slots import CHUNK, whole_chunks
 from trimtab.policies.vocabulary import Vocabulary
 from trimtab.testing import check_policy, random_vector, tiny_lm, with_lora
@@ -101,6 +102,48 @@ def test_a_row_with_a_vector_has_the_same_logits_alone_and_in_company(dtype):
     for row, (prompt, more) in enumerate(zip(prompts, following, strict=True)):
         (alone,) = run(moved, [moved], [prompt], [more]).values()
         assert torch.equal(joined[row], alone)
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("block", [1, 2, 3, 9, 22, 64, 300])
+def test_a_row_attends_the_same_alone_and_in_company(block, group):
+    torch.manual_seed(0)
+    heads, lengths = 2, [block, block + 1, 130, 201, 127, 310, 17]
+    lengths = [max(length, block) for length in lengths]
+
+    def sight(some, width):
+        ends = torch.tensor(some)[:, None] - block + torch.arange(block) + 1
+        seen = torch.arange(width) < ends[..., None]
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min / 4)
+        return Sight(mask.unsqueeze(1), heads, group)
+
+    width = whole_chunks(max(lengths))
+    queries, (keys, values) = torch.randn(7, block, heads * group, 32), torch.randn(2, 7, heads, width, 32)
+    together = attend(queries, keys, values, sight(lengths, width), None)
+    for row, length in enumerate(lengths):
+        own, less = slice(row, row + 1), whole_chunks(length)
+        mine = keys[own, :, :less].clone(), values[own, :, :less].clone()
+        assert torch.equal(attend(queries[own].clone(), *mine, sight([length], less), None), together[own])
+
+
+@pytest.mark.parametrize("group", [3, 5, 6, 7])
+def test_a_row_attends_the_same_to_a_prompt_that_it_shares(group):
+    torch.manual_seed(0)
+    heads, rows = 2, 14
+    queries, (keys, values) = torch.randn(rows, 1, heads * group, 32), torch.randn(2, 1, heads, 2 * CHUNK, 32)
+    own = torch.randn(2, rows, heads, 16, 32)
+    nothing = torch.zeros(rows, 1, 1, 16)
+    common = Shared([keys, values], torch.tensor([2]), (), torch.zeros(rows, dtype=torch.long))
+    together = attend(queries, *own, Sight(nothing, heads, group, shared=common), (keys, values))
+    for row in range(rows):
+        one = replace(common, lane=torch.tensor([0]))
+        alone = attend(
+            queries[row : row + 1].clone(),
+            *own[:, row : row + 1].clone(),
+            Sight(nothing[:1], heads, group, shared=one),
+            (keys, values),
+        )
+        assert torch.equal(alone[0], together[row])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

@@ -7,7 +7,7 @@ in company: a kernel adds up 300 slots in another order than 200, but never sees
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +21,11 @@ from trimtab.policies.slots import CHUNK
 _FEW_QUERIES = 64
 """Blocks of at most this many queries a key head are grouped; longer ones, prompts, use the kernel for prompts."""
 
-_LEAST_QUERIES = 4
-"""Products with fewer rows than this take kernels that look at where a row lies in memory (and are slower)."""
+_MANY_QUERIES = 256
+"""In pieces, blocks of more queries a key head are split."""
+
+_QUERIES = 4
+"""In pieces, queries come in multiples of this: a rest takes kernels that look at where a row lies in memory."""
 
 _flash: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
@@ -55,11 +58,17 @@ class Sight:
         return self.mask if self.mask is None or self.mask.shape[2] == 1 else self.mask.repeat(1, 1, self.group, 1)
 
     @cached_property
+    def even(self) -> Tensor:
+        """The same for a multiple of queries; those that are added see everything."""
+        assert self.grouped is not None
+        few = self.grouped.shape[2]
+        return self.grouped if few == 1 else F.pad(self.grouped, (0, 0, 0, -few % _QUERIES))
+
+    @cached_property
     def chunked(self) -> Tensor:
         """The same by chunks, (N H, chunks, L or 1, chunk)."""
-        assert self.grouped is not None
-        size, _, few, width = self.grouped.shape
-        chunks = self.grouped.view(size, 1, few, width // CHUNK, CHUNK).transpose(2, 3)
+        size, _, few, width = self.even.shape
+        chunks = self.even.view(size, 1, few, width // CHUNK, CHUNK).transpose(2, 3)
         return chunks.expand(-1, self.heads, -1, -1, -1).flatten(0, 1)
 
 
@@ -80,7 +89,11 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, sight: Sight, common: 
     key_heads, group, pieces = sight.heads, sight.group, in_pieces(queries.device)
     if sight.causal and pieces:
         return _in_blocks(queries.transpose(1, 2), keys, values).transpose(1, 2)
-    if common is None and (sight.causal or group * block > _FEW_QUERIES):
+    if pieces and block > (most := max(1, _MANY_QUERIES // group)):
+        assert sight.mask is not None
+        parts = zip(torch.split(queries, most, 1), torch.split(sight.mask, most, 2), strict=True)
+        return torch.cat([attend(few, keys, values, replace(sight, mask=mask), common) for few, mask in parts], 1)
+    if not pieces and common is None and (sight.causal or group * block > _FEW_QUERIES):
         return _at_once(queries.transpose(1, 2), keys, values, sight).transpose(1, 2)
     # The heads that share a key head are so many more queries to it, which reads keys and values once.
     grouped = queries.view(size, block, key_heads, group, width).permute(0, 2, 3, 1, 4) if block > 1 else queries
@@ -140,12 +153,11 @@ def _in_chunks(
     queries: Tensor, keys: Tensor, values: Tensor, sight: Sight, common: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     """Attend with a few queries to slots in whole chunks, or to less than one; (N, H, L, D)."""
-    few, mask = queries.shape[2], sight.grouped
-    assert mask is not None
-    if few < _LEAST_QUERIES and mask.shape[2] == 1:
-        queries = F.pad(queries, (0, 0, 0, _LEAST_QUERIES - few))
+    few = queries.shape[2]
+    if few % _QUERIES:
+        queries = F.pad(queries, (0, 0, 0, -few % _QUERIES))
     if keys.shape[2] <= CHUNK:
-        said, weight = _kernel(queries, keys, values, mask=mask)
+        said, weight = _kernel(queries, keys, values, mask=sight.even)
         if common is None:
             return said[:, :, :few]
         said, weight = said.flatten(0, 1).unsqueeze(1), weight.flatten(0, 1).unsqueeze(1)
@@ -182,7 +194,7 @@ def _chunks(slots: Tensor) -> Tensor:
 
 def _merged(said: Tensor, weight: Tensor) -> Tensor:
     """Weigh what chunks say, (.., chunks, .., L, D), the chunks in the second dimension."""
-    # In float64 it makes no difference after rounding in which order they are added up.
+    # In float64 the order in which they are added up makes no difference after rounding, but for one case in 1e8.
     shares = weight.double().softmax(1).unsqueeze(-1)
     merged: Tensor = (said * shares).sum(1).to(said.dtype)
     return merged

@@ -127,8 +127,8 @@ class Rows:
         width, slots = max(self.width, other.width), self.slots
         if not slots.may_grow(self.ends, len(ends), width):
             slots = self._copied(lanes=len(ends), more=width - self.width + room(width))
-        for mine, theirs in zip(slots.tensors, other.slots.tensors, strict=True):
-            mine[len(self) : len(ends), :, : other.width] = theirs[: len(other), :, : other.width]
+        for mine, theirs in zip(slots.tensors, other._views(), strict=True):
+            mine[len(self) : len(ends), :, : other.width] = theirs
         slots.ends = ends
         slots.poison(other.slots.poisoned)
         holes = None
@@ -148,11 +148,13 @@ class Rows:
         if self.holes is not None:
             return self._compact()._forked(index)
         chunks = self.ends // CHUNK
-        common = int(chunks.max()) * CHUNK
+        common, everyone = int(chunks.max()) * CHUNK, torch.arange(len(self))
         me: ref[object] = ref(self)
         origins = tuple((me, i) for i in range(len(self)))
         prompts = [tensor[: len(self), :, :common] for tensor in self.slots.tensors]
-        shared = Shared(prompts, chunks, origins, torch.arange(len(self))).select(index)
+        if bool((chunks * CHUNK < common).any()):  # what is behind a prompt's chunks is not its own for good
+            prompts = list(picked(prompts, everyone, torch.arange(common).expand(len(self), -1), chunks * CHUNK))
+        shared = Shared(prompts, chunks, origins, everyone).select(index)
         first, ends = chunks[index] * CHUNK, (self.ends - chunks * CHUNK)[index]
         places = first[:, None] + torch.arange(int(ends.max()))
         slots = self._holding(picked(self.slots.tensors, index, places, ends), ends, lanes=len(index))
@@ -168,25 +170,29 @@ class Rows:
         ends = before + self.ends
         order = torch.arange(int(ends.max()))
         places = torch.where(order < before[:, None], order, order + common - before[:, None])
-        both = (
-            torch.cat([theirs, mine[: len(self), :, : self.width]], 2)
-            for theirs, mine in zip(self.shared.copies(), self.slots.tensors, strict=True)
-        )
+        both = (torch.cat([theirs, mine], 2) for theirs, mine in zip(self.shared.copies(), self._views(), strict=True))
         slots = self._holding(picked(both, torch.arange(len(self)), places, ends), ends, lanes=lanes)
         return Rows(self.lengths, ends, None, slots)
 
     def _picked(self, index: Tensor) -> Slots:
         """Copy the slots of some rows. Lanes that become free are kept for newcomers, as many as there are rows."""
         ends, there = self.ends[index], index.to(self.slots.device)
-        views = (tensor[: len(self), :, : int(ends.max())] for tensor in self.slots.tensors)
+        views = (view[:, :, : int(ends.max())] for view in self._views())
         # One row that is forked is written once; others are gathered first.
         rows = (view.expand(len(index), -1, -1, -1) if len(self) == 1 else view[there] for view in views)
         return self._holding(rows, ends, lanes=min(self.slots.lanes, 2 * len(index)))
 
     def _copied(self, *, lanes: int, more: int) -> Slots:
         """Copy all slots into a storage with lanes and slots to spare."""
+        return Slots.holding(self._views(), self.ends, lanes=lanes, room=more, poisoned=self.slots.poisoned)
+
+    def _views(self) -> Iterable[Tensor]:
+        """Yield the rows' own slots, (N, H, W, D), zeros behind their ends where newer rows may have written NaN."""
         views = (tensor[: len(self), :, : self.width] for tensor in self.slots.tensors)
-        return Slots.holding(views, self.ends, lanes=lanes, room=more, poisoned=self.slots.poisoned)
+        if not self._poisoned():
+            return views
+        beyond = torch.arange(self.width, device=self.slots.device) >= to_device(self.ends, self.slots.device)[:, None]
+        return (view.masked_fill(beyond[:, None, :, None], 0) for view in views)
 
     def _holding(self, tensors: Iterable[Tensor], ends: Tensor, *, lanes: int) -> Slots:
         """Copy tensors made from these rows' slots into a storage of their own."""

@@ -284,7 +284,7 @@ class Decoder:
     # -- what all layers share ---------------------------------------------------------------------------------------
 
     def _exact(self, rows: Rows, block: int) -> bool:
-        """Return whether a kernel without a mask does, which sees where rows end."""
+        """Return whether all slots up to one end are seen, and a kernel may be told so by their number alone."""
         return block == 1 and rows.even and not in_pieces(self._embeddings.device)
 
     def _context(self, rows: Rows, block: int, width: int) -> _Context:

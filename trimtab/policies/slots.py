@@ -1,4 +1,4 @@
-"""Storage for keys and values that only ever grows: what has been written is never overwritten.
+"""Storage for keys and values that only ever grows: up to a row's end nothing is ever overwritten.
 
 Whoever holds the newest rows of a storage writes behind them without a copy; whoever holds older ones gets a storage of
 its own. Which rows and slots mean what is the business of ``cache.py``.
