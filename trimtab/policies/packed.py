@@ -40,8 +40,9 @@ class Packed:
         """Map rows, (M, in) to (M, out)."""
         if self._reordered is not None:
             weight, bias = self._reordered
-            mapped: Tensor = self._multiply(in_company(x, reordered=True), weight, bias, "none", [], "")
-            return mapped[: len(x)]
+            rows = in_company(x, reordered=True)
+            mapped: Tensor = self._multiply(rows, weight, bias, "none", [], "")
+            return mapped if rows is x else mapped[: x.shape[0]]
         rows = in_company(x)
         outputs = [F.linear(rows, weight, bias)[: len(x)] for weight, bias in self._parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
