@@ -1,10 +1,8 @@
 """The built-in model: drafts, shared prompts and neighbours change nothing in long answers."""
 
-import platform
 import random
 
 import pytest
-import torch
 
 from trimtab.benchmarks.setup import Setup
 from trimtab.decoding.pool import Pool, decode
@@ -15,12 +13,6 @@ from trimtab.policies.knob import Knob
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 GREEDY = Settings(Sampling(temperature=0.0), min_new_tokens=256, max_new_tokens=256)
-
-
-IN_COMPANY = pytest.mark.skipif(
-    platform.machine() != "x86_64" or torch.cpu._is_amx_tile_supported(),
-    reason="where there are matrix tiles (AMX), torch's attention takes other kernels when there are many rows",
-)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +50,7 @@ def test_greedy_answers_to_one_long_prompt_are_that_of_the_prompt_alone(bench):
         assert row.kl == pytest.approx(alone.kl, abs=1e-3)
 
 
-@IN_COMPANY
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_sampled_answers_are_the_same_alone_and_in_company(dtype):
     """Log-probabilities are equal to the last bit; prompts of all lengths, rows that come and go."""

@@ -1,6 +1,5 @@
 """Alone and in company: on a processor a row's logits have the same bits whatever other rows there are."""
 
-import platform
 from dataclasses import replace
 
 import pytest
@@ -32,12 +31,6 @@ MODELS = {
     "one head each": lambda: LlamaForCausalLM(LlamaConfig(**{**SHAPE, "num_key_value_heads": 6})),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=32)),
 }
-
-
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64" or torch.cpu._is_amx_tile_supported(),
-    reason="where there are matrix tiles (AMX), torch's attention takes other kernels when there are many rows",
-)
 
 
 def model(name, dtype, *, seed=0):
@@ -73,6 +66,7 @@ def run(lm, leaves, prompts, following, *, cut=()):
 LENGTHS = [3, 1, 17, 40, 130, 9, 127, 128, 300, 16, 33, 2]
 
 
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_row_has_the_same_logits_alone_and_in_company(name, dtype):
@@ -92,6 +86,7 @@ def test_a_row_has_the_same_logits_alone_and_in_company(name, dtype):
         assert torch.equal(single[0], alone[0])
 
 
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_a_row_with_a_vector_has_the_same_logits_alone_and_in_company(dtype):
     lm = model("biases", dtype)
@@ -104,6 +99,7 @@ def test_a_row_with_a_vector_has_the_same_logits_alone_and_in_company(dtype):
         assert torch.equal(joined[row], alone)
 
 
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("group", [1, 2, 3, 5, 7])
 @pytest.mark.parametrize("block", [1, 2, 3, 9, 22, 64, 300])
 def test_a_row_attends_the_same_alone_and_in_company(block, group):
@@ -126,6 +122,7 @@ def test_a_row_attends_the_same_alone_and_in_company(block, group):
         assert torch.equal(attend(queries[own].clone(), *mine, sight([length], less), None), together[own])
 
 
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("group", [3, 5, 6, 7])
 def test_a_row_attends_the_same_to_a_prompt_that_it_shares(group):
     torch.manual_seed(0)
@@ -146,6 +143,7 @@ def test_a_row_attends_the_same_to_a_prompt_that_it_shares(group):
         assert torch.equal(alone[0], together[row])
 
 
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_a_row_has_the_same_logits_whether_it_shares_its_prompt_or_not(dtype):
     lm = model("llama", dtype)
@@ -165,6 +163,7 @@ def test_a_row_has_the_same_logits_whether_it_shares_its_prompt_or_not(dtype):
         assert torch.equal(torch.stack(said, 1)[row], alone[0, 1:])
 
 
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("chunks", [2, 5, 17])
 def test_chunks_that_weigh_nothing_make_no_difference(chunks):
     torch.manual_seed(0)
@@ -177,6 +176,7 @@ def test_chunks_that_weigh_nothing_make_no_difference(chunks):
         assert torch.equal(attention._merged(more, none)[:6], alone)
 
 
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 15])
 def test_few_rows_are_multiplied_in_company(rows):
     x, weight = torch.randn(64, 48), torch.randn(48, 80)
@@ -234,6 +234,7 @@ def test_rows_are_as_many_as_threads_split_evenly(threads, monkeypatch):
     assert rows_for(1, 1536, torch.device("meta")) == 1
 
 
+@pytest.mark.usefixtures("equal_bits")
 @pytest.mark.parametrize("count", [1, 204, 255, 513, 1001])
 def test_exponentials_are_the_same_whoever_else_is_there(count):
     x = torch.randn(3001, 160)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trimtab.policies.shared import Shared, pays
-from trimtab.policies.slots import CHUNK, Slots, picked, room, widened
+from trimtab.policies.slots import CHUNK, Slots, picked, room, widened, within
 from trimtab.policies.transfer import to_device
 
 Layers = list[tuple[Tensor, Tensor]]
@@ -64,9 +64,8 @@ class Rows:
 
     def seen(self, width: int) -> Tensor:
         """Return which of the first own slots hold a token of their row, shape (N, width)."""
-        device = self.slots.device
-        seen = torch.arange(width, device=device) < to_device(self.ends, device)[:, None]
-        return seen if self.holes is None else seen & ~widened(self.holes, width, dim=1)[:, :width]
+        seen = within(self.ends, width, self.slots.device)
+        return seen if self.holes is None else seen & ~self._holes_to(width)
 
     def grown(self, block: int) -> Rows:
         """Return the rows with ``block`` more tokens each, whose keys and values the caller writes."""
@@ -104,9 +103,7 @@ class Rows:
             return self._alone().rollback(dropped)
         seen = self.seen(self.width)
         from_end = seen.flip(1).cumsum(1).flip(1)  # 1 for a row's last token, 2 for the one before it
-        holes = seen & (from_end <= to_device(dropped, seen.device)[:, None])
-        if self.holes is not None:
-            holes = holes | widened(self.holes, self.width, dim=1)[:, : self.width]
+        holes = self._holes_to(self.width) | seen & (from_end <= to_device(dropped, seen.device)[:, None])
         shorter = replace(self, lengths=self.lengths - dropped, holes=holes)
         # A hole has no weight, but 0 times NaN is NaN: what broke a dropped token must not stay.
         return shorter._compact() if shorter._sparse() or self._poisoned() else shorter
@@ -133,14 +130,7 @@ class Rows:
         slots.poison(other.slots.poisoned)
         holes = None
         if self.holes is not None or other.holes is not None:
-            device = slots.device
-            each = (
-                torch.zeros((len(rows), width), dtype=torch.bool, device=device)
-                if rows.holes is None
-                else widened(rows.holes, width, dim=1)[:, :width]
-                for rows in (self, other)
-            )
-            holes = torch.cat(list(each))
+            holes = torch.cat([self._holes_to(width), other._holes_to(width)])
         return Rows(lengths, ends, holes, slots, shared)
 
     def _forked(self, index: Tensor) -> Rows:
@@ -191,8 +181,8 @@ class Rows:
         views = (tensor[: len(self), :, : self.width] for tensor in self.slots.tensors)
         if not self._poisoned():
             return views
-        beyond = torch.arange(self.width, device=self.slots.device) >= to_device(self.ends, self.slots.device)[:, None]
-        return (view.masked_fill(beyond[:, None, :, None], 0) for view in views)
+        beyond = ~within(self.ends, self.width, self.slots.device)[:, None, :, None]
+        return (view.masked_fill(beyond, 0) for view in views)
 
     def _holding(self, tensors: Iterable[Tensor], ends: Tensor, *, lanes: int) -> Slots:
         """Copy tensors made from these rows' slots into a storage of their own."""
@@ -212,6 +202,12 @@ class Rows:
         if self._poisoned():
             slots.poison(torch.stack([tensor.isnan().any() for tensor in tensors]).any())
         return replace(self, ends=own, holes=None, slots=slots)
+
+    def _holes_to(self, width: int) -> Tensor:
+        """Return which of the first own slots are holes, shape (N, width)."""
+        if self.holes is None:
+            return torch.zeros((len(self), width), dtype=torch.bool, device=self.slots.device)
+        return widened(self.holes, width, dim=1)[:, :width]
 
     @property
     def _own(self) -> Tensor:

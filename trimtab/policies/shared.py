@@ -15,8 +15,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from trimtab.policies.slots import CHUNK, widened
-from trimtab.policies.transfer import to_device
+from trimtab.policies.slots import CHUNK, widened, within
 
 _WORTH = 2048
 """Slots that must be saved for sharing to be faster than copies, as measured on a CPU for 2 to 32 rows."""
@@ -105,8 +104,7 @@ class Shared:
     @cached_property
     def seen(self) -> Tensor:
         """Which slots of its prompt each row sees, (N, P)."""
-        device = self.tensors[0].device
-        return torch.arange(self.width, device=device) < to_device(self.before, device)[:, None]
+        return within(self.before, self.width, self.tensors[0].device)
 
     def gather(self, x: Tensor) -> Tensor:
         """Put what belongs to rows, (N, H, G, D), together by prompt, (M, H, C G, D), C the most rows of a prompt."""

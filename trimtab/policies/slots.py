@@ -83,11 +83,18 @@ def picked(tensors: Iterable[Tensor], rows: Tensor, places: Tensor, ends: Tensor
         places: which slot each of its slots comes from, (N, w), any past its end.
         ends: how many it has, (N,), on the CPU.
     """
-    width = places.shape[1]
+    there = beyond = None
     for tensor in tensors:
-        there, slots = to_device(rows, tensor.device), places.to(tensor.device).clamp(max=tensor.shape[2] - 1)
-        beyond = torch.arange(width, device=tensor.device) >= to_device(ends, tensor.device)[:, None]
-        yield tensor[there[:, None], :, slots].transpose(1, 2).masked_fill(beyond[:, None, :, None], 0)
+        if there is None or beyond is None:  # the same for all of them
+            slots = places.to(tensor.device).clamp(max=tensor.shape[2] - 1)
+            there = to_device(rows, tensor.device)[:, None], slice(None), slots
+            beyond = ~within(ends, places.shape[1], tensor.device)[:, None, :, None]
+        yield tensor[there].transpose(1, 2).masked_fill(beyond, 0)
+
+
+def within(ends: Tensor, width: int, device: torch.device) -> Tensor:
+    """Return which of the first slots come before the end of each row, (N,) to (N, width)."""
+    return torch.arange(width, device=device) < to_device(ends, device)[:, None]
 
 
 def widened(tensor: Tensor, width: int, *, dim: int) -> Tensor:
